@@ -1,0 +1,79 @@
+# Rapport's commands. `make` lists them; each does its own set-up, and a second run of a set-up is instant.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 python3,$(shell command -v $(p) 2>/dev/null)))
+export PYTHONPATH := .:gen
+unexport PYTHONDONTWRITEBYTECODE
+BIN := .venv/bin
+PY := $(BIN)/python
+SOURCES := $(wildcard chassis services gateway cli deploy tools tests)
+COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-build \
+	--python-version 3.11 --custom-compile-command 'make lock'
+
+.PHONY: help
+help:  ## list these commands
+	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# ---- set-up ---------------------------------------------------------------------------------------
+
+.venv: .venv/.installed
+.venv/.installed: requirements/uv.lock requirements/dev.lock
+	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Rapport needs Python 3.11 or newer; set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -x $(PY) || { echo "creating .venv"; $(PYTHON) -m venv .venv \
+		|| { echo "python's venv module is missing (Debian: python3-venv)" >&2; rm -rf .venv; exit 1; }; }
+	@cmp -s requirements/uv.lock .venv/.uv.lock || { \
+		$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.lock \
+		&& cp requirements/uv.lock .venv/.uv.lock; }
+	@echo "installing the locked packages"
+	@$(BIN)/uv pip sync --quiet --compile-bytecode --python $(PY) --require-hashes requirements/uv.lock requirements/dev.lock
+	@touch $@
+
+.PHONY: gen
+gen: .venv  ## generate Python and the contract image from protos/ when they changed
+	@$(PY) tools/gen.py
+
+.PHONY: lock
+lock: .venv  ## resolve requirements/*.in again (UPGRADE=1 for the newest versions)
+	@$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/uv.in -o requirements/uv.lock
+	@$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/run.in -o requirements/run.lock
+	@$(COMPILE) $(if $(UPGRADE),--upgrade) -c requirements/run.lock requirements/dev.in -o requirements/dev.lock
+
+# ---- the platform on this machine -----------------------------------------------------------------
+
+.PHONY: up down reset logs status demo
+up: .venv gen  ## start the whole platform here (DETACH=1 in the background, REPLICAS=2 two of each)
+	@$(PY) -m deploy.local up $(if $(DETACH),--detach) $(if $(REPLICAS),--replicas $(REPLICAS))
+
+down: .venv  ## stop it
+	@$(PY) -m deploy.local down
+
+reset: .venv  ## stop it and delete its data
+	@$(PY) -m deploy.local reset
+
+logs: .venv  ## follow its logs (PART=sales for one part)
+	@$(PY) -m deploy.local logs $(PART)
+
+status: .venv  ## show what runs
+	@$(PY) -m deploy.local status
+
+demo: .venv gen  ## load an invented company's year through the API
+	@$(PY) -m deploy.demo $(ARGS)
+
+# ---- checks ---------------------------------------------------------------------------------------
+
+.PHONY: test check format contract-release
+test: .venv gen  ## run the tests (ARGS='-k timeline -x')
+	@$(PY) -m pytest $(ARGS)
+
+check: .venv gen  ## format, lint, types, contract, import rules, spelling
+	@PATH=$(abspath $(BIN)):$$PATH $(PY) tools/check.py $(SOURCES)
+
+format: .venv  ## format the sources and fix what can be fixed
+	@$(BIN)/ruff check --quiet --fix-only $(SOURCES)
+	@$(BIN)/ruff format --quiet $(SOURCES)
+
+contract-release: .venv gen  ## publish the contract: rewrites protos/baseline.binpb (BREAKING='reason' if it breaks)
+	@$(PY) tools/contract_release.py $(if $(BREAKING),--breaking "$(BREAKING)")
