@@ -1,5 +1,7 @@
-"""Free TCP ports on the loopback address."""
+"""TCP ports on the loopback address: free ones, and who answers on one."""
 
+import http.client
+import random
 import socket
 
 
@@ -33,8 +35,26 @@ def accepts(port: int) -> bool:
     return True
 
 
+def get(port: int, path: str, timeout_s: float = 5) -> tuple[int, str]:
+    """Status and body of an HTTP GET; status 0 and the reason when nobody answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode(errors="replace")
+    except (OSError, http.client.HTTPException) as error:
+        return 0, str(error)
+    finally:
+        connection.close()
+
+
 def free() -> int:
-    """A port nobody listens on now. Another process may take it before its user does."""
-    with listen() as listener:
-        port: int = listener.getsockname()[1]
-    return port
+    """A port nobody listens on now. Another process may take it before its user does.
+
+    Below the ranges from which systems draw the client side of connections: a part that restarts finds
+    its port free again.
+    """
+    while True:
+        port = random.randrange(20_000, 30_000)
+        if is_free(port):
+            return port

@@ -219,7 +219,7 @@ def server_command(installed: Install, port: int, *, sync: bool = True) -> list[
 
 def accepts(installed: Install, port: int) -> bool:
     """Whether the server takes connections (it refuses them while it recovers)."""
-    asked = [installed.bin / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port), "-t", "2"]
+    asked = [str(installed.bin / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port), "-t", "2"]
     return subprocess.run(asked, check=False, capture_output=True).returncode == 0
 
 
