@@ -39,6 +39,7 @@ gen: .venv  ## generate Python and the contract image from protos/ when they cha
 lock: .venv  ## resolve requirements/*.in again (UPGRADE=1 for the newest versions)
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/uv.in -o requirements/uv.lock
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/run.in -o requirements/run.lock
+	@$(COMPILE) $(if $(UPGRADE),--upgrade) -c requirements/run.lock requirements/gen.in -o requirements/gen.lock
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) -c requirements/run.lock requirements/dev.in -o requirements/dev.lock
 
 # ---- the platform on this machine -----------------------------------------------------------------
