@@ -69,8 +69,32 @@ demo: .venv gen  ## load an invented company's year through the API
 test: .venv gen  ## run the tests (ARGS='-k timeline -x')
 	@$(PY) -m pytest $(ARGS)
 
-check: .venv gen  ## format, lint, types, contract, import rules, spelling
-	@PATH=$(abspath $(BIN)):$$PATH $(PY) tools/check.py $(SOURCES)
+check: check-format check-lint check-types check-contract check-imports check-dead check-spelling  ## run every check
+.PHONY: check-format check-lint check-types check-contract check-imports check-dead check-spelling
+
+check-format: .venv  ## formatting
+	@$(BIN)/ruff format --quiet --check $(SOURCES) || { echo "run: make format" >&2; exit 1; }
+
+check-lint: .venv  ## lint
+	@$(BIN)/ruff check --quiet $(SOURCES)
+
+check-types: .venv gen  ## types, strictly
+	@$(BIN)/mypy --no-error-summary $(SOURCES)
+
+check-contract: .venv gen  ## the contract: style, and that clients of the published one still work
+	@$(BIN)/buf lint gen/contract.binpb --config buf.yaml
+	@$(BIN)/buf breaking gen/contract.binpb --against protos/baseline.binpb --config buf.yaml
+
+check-imports: .venv gen  ## who may import whom
+	@$(BIN)/lint-imports --no-cache > .venv/.imports.log || { cat .venv/.imports.log; exit 1; }
+
+check-dead: .venv  ## code nobody calls, packages nobody imports
+	@$(BIN)/vulture
+	@$(BIN)/deptry . --requirements-files requirements/run.in --requirements-files-dev requirements/dev.in > .venv/.deptry.log 2>&1 \
+		|| { cat .venv/.deptry.log; exit 1; }
+
+check-spelling: .venv  ## spelling
+	@$(BIN)/codespell $(SOURCES) protos docs README.md
 
 format: .venv  ## format the sources and fix what can be fixed
 	@$(BIN)/ruff check --quiet --fix-only $(SOURCES)
