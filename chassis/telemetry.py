@@ -1,0 +1,341 @@
+"""Traces and logs of a process.
+
+Nothing here may hold personal data. So a span's attributes and a log line's keys carry ids, names that the
+code or the contract gives, counts and times; never a field's value, a statement's parameters, or the message
+of an exception that a driver made, for that quotes the row it failed on. `_error` sees to it for exceptions
+and `Lines` for what libraries log.
+
+Ids exist whether or not anything is recorded: a reply and a ledger row can always name their trace. Whoever
+begins a trace decides whether it is recorded; the others follow, and a span in an unrecorded trace costs next
+to nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+from types import TracebackType
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import structlog
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, StatusCode, TraceFlags
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine
+from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+
+from chassis import context
+from chassis.errors import Failure
+
+Attributes = Mapping[str, str | int | float | bool]
+
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")  # W3C Trace Context, level 1
+# Short, so that a trace can be looked at right after the call; OTEL_BSP_SCHEDULE_DELAY says otherwise.
+_SCHEDULE_DELAY_MS = 500
+
+_provider = TracerProvider(sampler=ALWAYS_OFF, resource=Resource.get_empty(), shutdown_on_exit=False)
+_tracer = _provider.get_tracer("rapport")
+
+
+def setup(service: str, *, log_level: str = "INFO", exporter: SpanExporter | None = None) -> None:
+    """Gives the process its logs on stderr and its spans, both under the name ``service``.
+
+    Spans go to the OTLP/HTTP endpoint that OTEL_EXPORTER_OTLP_ENDPOINT names, or to ``exporter``; without
+    either none is recorded. OTEL_TRACES_SAMPLER, OTEL_TRACES_SAMPLER_ARG and the OTEL_BSP_… variables have
+    their standard meanings. Call once, before the process serves; `shutdown` belongs to it.
+    """
+    global _provider, _tracer
+    _setup_logs(service, log_level)
+    if exporter is None and any(os.environ.get(name) for name in _ENDPOINTS):
+        exporter = OTLPSpanExporter()
+    resource = Resource.create({"service.name": service, "service.instance.id": str(uuid4())})
+    if exporter is None:
+        _provider = TracerProvider(sampler=ALWAYS_OFF, resource=resource, shutdown_on_exit=False)
+    else:
+        _provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        delay_ms = int(os.environ.get("OTEL_BSP_SCHEDULE_DELAY", _SCHEDULE_DELAY_MS))
+        _provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=delay_ms))
+    _tracer = _provider.get_tracer("rapport")
+
+
+def flush(timeout_s: float = 5.0) -> None:
+    """Sends the spans that have ended. Blocks: call it from a thread or when nothing is served any more."""
+    _provider.force_flush(int(timeout_s * 1000))
+
+
+def shutdown() -> None:
+    """Sends what is left and ends the exporter's thread. Blocks for a few seconds where nobody listens."""
+    _provider.shutdown()
+
+
+class Scope:
+    """A span that is the current one inside its ``with`` block; see `span`."""
+
+    __slots__ = ("_attributes", "_kind", "_name", "_parent", "_span", "_token")
+
+    def __init__(self, name: str, kind: SpanKind, parent: str | None, attributes: Attributes | None) -> None:
+        self._name = name
+        self._kind = kind
+        self._parent = parent
+        self._attributes = attributes
+        self._token: Any = None
+
+    def __enter__(self) -> Span:
+        self._span = start(self._name, kind=self._kind, parent=self._parent, attributes=self._attributes)
+        if self._span is not trace.get_current_span():
+            self._token = otel_context.attach(trace.set_span_in_context(self._span))
+        return self._span
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        if self._token is None:
+            return
+        otel_context.detach(self._token)
+        if error is not None:
+            fail(self._span, error)
+        self._span.end()
+
+
+def span(
+    name: str,
+    *,
+    kind: SpanKind = SpanKind.INTERNAL,
+    parent: str | None = None,
+    attributes: Attributes | None = None,
+) -> Scope:
+    """A span around a ``with`` block, which gets it. An exception that leaves the block marks it as failed.
+
+    ``parent`` is the traceparent of the span it belongs under, for example from a header; text that is none
+    begins a new trace. Without ``parent`` it belongs under the current span.
+    """
+    return Scope(name, kind, parent, attributes)
+
+
+def start(
+    name: str,
+    *,
+    kind: SpanKind = SpanKind.INTERNAL,
+    parent: str | None = None,
+    attributes: Attributes | None = None,
+) -> Span:
+    """Like `span`, but not made the current one, for work that overlaps other work. The caller ends it."""
+    current = trace.get_current_span()
+    if parent is None:
+        above = current.get_span_context()
+    else:
+        above = _read(parent)
+        current = NonRecordingSpan(above)
+    if above.is_valid and not above.trace_flags.sampled:
+        return current  # the trace is not recorded: everything in it keeps the identity of the span above
+    return _tracer.start_span(
+        name,
+        context=trace.set_span_in_context(current),
+        kind=kind,
+        attributes=attributes,
+        record_exception=False,
+    )
+
+
+def fail(span: Span, error: BaseException) -> None:
+    """Marks a span as failed, by the kind of ``error`` alone."""
+    if span.is_recording():
+        name = _name(error)
+        span.set_attribute("error.type", name)
+        span.set_status(StatusCode.ERROR, name)
+
+
+def traceparent(span: Span | None = None) -> str:
+    """The W3C traceparent of ``span``, or of the current span; empty outside of any."""
+    found = (span or trace.get_current_span()).get_span_context()
+    if not found.is_valid:
+        return ""
+    return f"00-{found.trace_id:032x}-{found.span_id:016x}-{found.trace_flags:02x}"
+
+
+def trace_id() -> str:
+    """The current trace's id, 32 hexadecimal digits; empty outside of any span."""
+    found = trace.get_current_span().get_span_context()
+    return f"{found.trace_id:032x}" if found.is_valid else ""
+
+
+def trace_id_of(traceparent: str) -> str:
+    """The trace id in a traceparent; empty where the text is none."""
+    match = _TRACEPARENT.fullmatch(traceparent)
+    return match[1] if match else ""
+
+
+def _read(text: str) -> SpanContext:
+    match = _TRACEPARENT.fullmatch(text)
+    if match is None:
+        return trace.INVALID_SPAN_CONTEXT
+    ids = int(match[1], 16), int(match[2], 16)
+    return SpanContext(*ids, is_remote=True, trace_flags=TraceFlags(int(match[3], 16)))
+
+
+# ---- SQL ---------------------------------------------------------------------------------------------------
+
+_VERB = re.compile(
+    r"\b(SELECT|INSERT|UPDATE|DELETE|COPY|BEGIN|COMMIT|ROLLBACK|SET|LOCK|TRUNCATE)\b", re.IGNORECASE
+)
+_WRITE = re.compile(r"\b(INSERT\s+INTO|(?<!FOR )(?<!DO )UPDATE|DELETE\s+FROM)\b", re.IGNORECASE)
+_TABLE = re.compile(
+    r"(?:(?<!DISTINCT )\b(?:FROM|JOIN)\s+(?=\"?\w++\"?(?!\s*\())|\bINTO\s+|(?<!FOR )(?<!DO )\bUPDATE\s+)"
+    r"(?:ONLY\s+)?\"?([a-z_][a-z0-9_]*)",
+    re.IGNORECASE,
+)
+_CTE = re.compile(
+    r"(?:\bWITH(?:\s+RECURSIVE)?|,)\s+\"?([a-z_][a-z0-9_]*)\"?\s*(?:\([^()]*\))?\s+AS\b", re.IGNORECASE
+)
+
+
+@lru_cache(maxsize=2048)
+def statement_name(statement: str) -> str:
+    """What a statement does and to which tables, for example ``UPDATE deals, ledger``. Never a value."""
+    verb = (_WRITE.findall(statement) or _VERB.findall(statement)[:1] or ["SQL"])[-1]  # CTEs come first
+    named = set(_CTE.findall(statement))
+    tables = dict.fromkeys(table for table in _TABLE.findall(statement) if table not in named)
+    return f"{verb.split()[0].upper()} {', '.join(tables)}".rstrip()
+
+
+def sql(statement: str) -> AbstractContextManager[object]:
+    """A span around the running of ``statement``, told by kind and tables; nothing where none is recorded."""
+    if not _recording():
+        return nullcontext()
+    name = statement_name(statement)
+    return span(name, kind=SpanKind.CLIENT, attributes=_sql_attributes(name))
+
+
+def instrument(engine: AsyncEngine) -> None:
+    """Gives every statement that runs through ``engine``, inside a recorded span, a span of its own."""
+
+    @event.listens_for(engine.sync_engine, "before_cursor_execute")
+    def begin(_: Any, __: Any, statement: str, ___: Any, execution: Any, ____: bool) -> None:
+        if _recording():
+            name = statement_name(statement)
+            execution.rapport_span = start(name, kind=SpanKind.CLIENT, attributes=_sql_attributes(name))
+
+    @event.listens_for(engine.sync_engine, "after_cursor_execute")
+    def end(_: Any, __: Any, ___: str, ____: Any, execution: Any, _____: bool) -> None:
+        if span := getattr(execution, "rapport_span", None):
+            span.end()
+
+    @event.listens_for(engine.sync_engine, "handle_error")
+    def failed(failure: Any) -> None:
+        if span := getattr(failure.execution_context, "rapport_span", None):
+            fail(span, failure.original_exception)
+            span.end()
+
+
+@lru_cache(maxsize=2048)
+def _sql_attributes(name: str) -> Attributes:
+    verb, _, tables = name.partition(" ")
+    return {"db.system.name": "postgresql", "db.operation.name": verb, "db.collection.name": tables}
+
+
+def _recording() -> bool:
+    return trace.get_current_span().is_recording()
+
+
+# ---- logs --------------------------------------------------------------------------------------------------
+
+
+def logger() -> FilteringBoundLogger:
+    """The process's log: one JSON line an event, with service, trace and tenant.
+
+    The event is a fixed English phrase; what varies comes as keywords and is nothing personal.
+    """
+    log: FilteringBoundLogger = structlog.get_logger()
+    return log
+
+
+def _setup_logs(service: str, level: str) -> None:
+    least = logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
+
+    def enrich(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
+        line["service"] = service
+        if trace := trace_id():
+            line["trace"] = trace
+        if call := context.current_or_none():
+            line["tenant"] = str(call.caller.tenant)
+        return line
+
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            enrich,
+            _error,
+            structlog.processors.JSONRenderer(serializer=_json),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(least),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(level=max(least, logging.WARNING), handlers=[Lines()], force=True)
+
+
+def _json(line: EventDict, **_: object) -> str:
+    return msgspec.json.encode(line, enc_hook=str).decode()
+
+
+def _error(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
+    """Tells an exception by its kind, SQLSTATE and place; by its message only where it is one of ours."""
+    error = line.pop("exc_info", None)
+    if error is True:
+        error = sys.exc_info()[1]
+    if isinstance(error, tuple):
+        error = error[1]
+    if isinstance(error, BaseException):
+        line["error"] = _name(error)
+        if isinstance(error, Failure):
+            line["message"] = error.message
+        if state := getattr(error, "sqlstate", None) or getattr(
+            getattr(error, "orig", None), "sqlstate", None
+        ):
+            line["sqlstate"] = state
+        line["where"] = _where(error.__traceback__)
+    return line
+
+
+def _name(error: BaseException) -> str:
+    return (
+        error.reason_name
+        if isinstance(error, Failure)
+        else f"{type(error).__module__}.{type(error).__qualname__}"
+    )
+
+
+def _where(traceback: TracebackType | None) -> list[str]:
+    frames = []
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        frames.append(f"{code.co_filename}:{traceback.tb_lineno} {code.co_qualname}")
+        traceback = traceback.tb_next
+    return frames[-12:]
+
+
+class Lines(logging.Handler):
+    """Writes what libraries log as lines like ours.
+
+    Only the first line of the text as their code holds it: what they fill in may be a row or an exception's
+    message.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = str(record.msg).partition("\n")[0]
+        structlog.get_logger().log(record.levelno, line, logger=record.name, exc_info=record.exc_info)
