@@ -84,6 +84,9 @@ class Supervisor:
             raise self._failure(part.name, f"is not ready after {READY_TIMEOUT_S:.0f} s{self._unready(part)}")
         self.say(f"  {part.name:<14} 127.0.0.1:{part.port:<6} ready in {time.monotonic() - began:.1f} s")
 
+    def _log(self, what: str) -> None:
+        self.say(f"  {time.strftime('%H:%M:%S')} {what}")
+
     def _in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self.tasks.add(task)
@@ -120,6 +123,14 @@ class Supervisor:
             await asyncio.sleep(FIRST_DELAY_S * 2**attempt)
         raise self._failure("topology", "failed")
 
+    async def _topology_again(self, nats: subprocess.Popen[bytes]) -> None:
+        """NATS came back, perhaps empty: it is ready once the topology stands, however many tries that takes."""
+        while nats.poll() is None:
+            try:
+                return await self._topology()
+            except children.FailedToStart as error:
+                self._log(str(error))
+
     def _topology_env(self) -> dict[str, str]:
         return self.plan.platform_env() | {"OTEL_SERVICE_NAME": "topology"}
 
@@ -150,7 +161,7 @@ class Supervisor:
                 if deaths >= DEATHS_BEFORE_FIRST_READY:
                     raise self._failure(kept.part.name, f"ended with {_ending(code)}")
             delay = FIRST_DELAY_S if lived > STEADY_S else min(delay * 2, LONGEST_DELAY_S)
-            self.say(f"  {kept.part.name} ended ({_ending(code)}) after {lived:.0f} s; starting it again")
+            self._log(f"{kept.part.name} ended ({_ending(code)}) after {lived:.0f} s; starting it again")
             await asyncio.sleep(delay)
 
     async def _live_once(self, kept: Kept) -> None:
@@ -183,7 +194,7 @@ class Supervisor:
         if process.poll() is not None:
             return
         if kept.part.kind == "nats" and kept.was_ready:
-            await self._topology()
+            await self._topology_again(process)
         kept.was_ready = True
         kept.ready.set()
         self._record()
@@ -244,7 +255,7 @@ class Supervisor:
         deadline = time.monotonic() + STOP_TIMEOUT_S
         while kept.alive():
             if time.monotonic() > deadline:
-                self.say(f"  {kept.part.name} does not stop; killing it")
+                self._log(f"{kept.part.name} does not stop; killing it")
                 kept.process.kill()
                 kept.process.wait()
             await asyncio.sleep(0.02)
