@@ -124,7 +124,7 @@ class Supervisor:
         raise self._failure("topology", "failed")
 
     async def _topology_again(self, nats: subprocess.Popen[bytes]) -> None:
-        """NATS came back, perhaps empty: it is ready once the topology stands, however many tries that takes."""
+        """NATS came back, perhaps empty: ready once the topology stands, however many tries that takes."""
         while nats.poll() is None:
             try:
                 return await self._topology()

@@ -26,6 +26,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 KEEP_BYTES = 24_000_000
+SPAN_COST, TRACE_COST = 100, 400  # what a span and a trace take beside the JSON
 MAX_BODY_BYTES = 16_000_000
 
 
@@ -38,12 +39,15 @@ class Store:
     traces: OrderedDict[str, list[bytes]] = field(default_factory=OrderedDict)
 
     def add(self, trace_id: str, span: bytes) -> None:
-        self.traces.setdefault(trace_id, []).append(span)
+        if trace_id not in self.traces:
+            self.traces[trace_id] = []
+            self.size += TRACE_COST
+        self.traces[trace_id].append(span)
         self.traces.move_to_end(trace_id)
-        self.size += len(span)
+        self.size += len(span) + SPAN_COST
         while self.size > self.keep_bytes and len(self.traces) > 1:
             _, spans = self.traces.popitem(last=False)
-            self.size -= sum(map(len, spans))
+            self.size -= TRACE_COST + sum(len(span) + SPAN_COST for span in spans)
 
     def get(self, trace_id: str) -> bytes | None:
         spans = self.traces.get(trace_id)
