@@ -90,8 +90,8 @@ check-imports: .venv gen  ## who may import whom
 
 check-dead: .venv  ## code nobody calls, packages nobody imports
 	@$(BIN)/vulture
-	@$(BIN)/deptry . --requirements-files requirements/run.in --requirements-files-dev requirements/dev.in > .venv/.deptry.log 2>&1 \
-		|| { cat .venv/.deptry.log; exit 1; }
+	@$(BIN)/deptry . --no-ansi --requirements-files requirements/run.in --requirements-files-dev requirements/dev.in \
+		> .venv/.deptry.log 2>&1 || { cat .venv/.deptry.log; exit 1; }
 
 check-spelling: .venv  ## spelling
 	@$(BIN)/codespell $(SOURCES) protos docs README.md
