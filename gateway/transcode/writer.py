@@ -1,0 +1,190 @@
+"""Proto JSON out: a message becomes a JSON value in the proto's own snake_case names.
+
+Fields with presence are left out while unset, and so are empty texts; numbers, booleans, enums and lists
+without presence are always there. 64-bit integers are strings, as in proto JSON: JavaScript cannot hold them.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+from google.protobuf import any_pb2, descriptor_pool, message_factory
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.rpc import error_details_pb2  # noqa: F401  registers the types that a status carries
+
+from gateway.transcode.reader import descriptor_of
+
+Show = Callable[[Any], Any]
+_F = FieldDescriptor
+_64_BIT = (_F.CPPTYPE_INT64, _F.CPPTYPE_UINT64)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# How a field is told to be set: it has presence, or it is an empty text, or it is always shown.
+_BY_PRESENCE, _BY_CONTENT, _ALWAYS = range(3)
+
+
+class Writer:
+    """Writes messages of any type; what it learns of a type it keeps."""
+
+    def __init__(self) -> None:
+        self._plans: dict[str, list[tuple[str, int, Show]]] = {}
+
+    def value(self, message: Message) -> Any:
+        """The JSON value of a message."""
+        descriptor = descriptor_of(message)
+        special = _WELL_KNOWN.get(descriptor.full_name)
+        if special is not None:
+            return special(self, message)
+        plan = self._plans.get(descriptor.full_name) or self._plan(descriptor)
+        members: dict[str, Any] = {}
+        for name, shown, show in plan:
+            if shown == _BY_PRESENCE and not message.HasField(name):
+                continue
+            content = getattr(message, name)
+            if shown == _BY_CONTENT and not content:
+                continue
+            members[name] = show(content)
+        return members
+
+    def _plan(self, descriptor: Descriptor) -> list[tuple[str, int, Show]]:
+        plan = [(each.name, _shown(each), self._show(each)) for each in descriptor.fields]
+        self._plans[descriptor.full_name] = plan
+        return plan
+
+    def _show(self, field: FieldDescriptor) -> Show:
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            one = self._one(field.message_type.fields_by_name["value"])
+            return lambda pairs: {str(key): one(pairs[key]) for key in sorted(pairs)}
+        one = self._one(field)
+        if field.is_repeated:
+            return lambda items: [one(each) for each in items]
+        return one
+
+    def _one(self, field: FieldDescriptor) -> Show:
+        if field.message_type is not None:
+            return self.value
+        if field.enum_type is not None:
+            return _enum(field.enum_type)
+        if field.cpp_type in _64_BIT:
+            return str
+        if field.type == _F.TYPE_BYTES:
+            return _bytes
+        if field.cpp_type in (_F.CPPTYPE_DOUBLE, _F.CPPTYPE_FLOAT):
+            return _number
+        return _same
+
+
+def _shown(field: FieldDescriptor) -> int:
+    if field.has_presence:
+        return _BY_PRESENCE
+    is_text = field.type in (_F.TYPE_STRING, _F.TYPE_BYTES) and not field.is_repeated
+    return _BY_CONTENT if is_text else _ALWAYS
+
+
+def _same(content: Any) -> Any:
+    return content
+
+
+def _bytes(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def _number(content: float) -> Any:
+    if math.isfinite(content):
+        return content
+    return "NaN" if math.isnan(content) else "Infinity" if content > 0 else "-Infinity"
+
+
+def _enum(enum: EnumDescriptor) -> Show:
+    names = {each.number: each.name for each in enum.values}
+    return lambda number: names.get(number, number)
+
+
+# ---- well-known types ------------------------------------------------------------------------------
+
+
+def _fraction(nanos: int) -> str:
+    if not nanos:
+        return ""
+    digits = f"{nanos:09d}"
+    for length in (3, 6, 9):
+        if not digits[length:].strip("0"):
+            return f".{digits[:length]}"
+    return ""
+
+
+def timestamp(message: Any) -> str:
+    """A time as RFC 3339 writes it, in UTC, with as many digits as it needs."""
+    moment = _EPOCH + timedelta(seconds=message.seconds)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}".rjust(19, "0") + f"{_fraction(message.nanos)}Z"
+
+
+def _timestamp(writer: Writer, message: Any) -> str:
+    return timestamp(message)
+
+
+def _duration(writer: Writer, message: Any) -> str:
+    sign = "-" if message.seconds < 0 or message.nanos < 0 else ""
+    return f"{sign}{abs(message.seconds)}{_fraction(abs(message.nanos))}s"
+
+
+def _field_mask(writer: Writer, message: Any) -> str:
+    return ",".join(message.paths)
+
+
+def _struct(writer: Writer, message: Any) -> dict[str, Any]:
+    return {key: _value(writer, content) for key, content in sorted(message.fields.items())}
+
+
+def _list(writer: Writer, message: Any) -> list[Any]:
+    return [_value(writer, each) for each in message.values]
+
+
+def _value(writer: Writer, message: Any) -> Any:
+    which = message.WhichOneof("kind")
+    if which is None or which == "null_value":
+        return None
+    content = getattr(message, which)
+    if which == "struct_value":
+        return _struct(writer, content)
+    if which == "list_value":
+        return _list(writer, content)
+    if which == "number_value":
+        return int(content) if content.is_integer() and abs(content) < 2**53 else _number(content)
+    return content
+
+
+def _any(writer: Writer, message: any_pb2.Any) -> Any:
+    kind = _class_of(message.type_url.rpartition("/")[2])
+    if kind is None:
+        return {"@type": message.type_url}
+    try:
+        inner = kind.FromString(message.value)
+    except DecodeError:
+        return {"@type": message.type_url}
+    shown = writer.value(inner)
+    return {"@type": message.type_url, **(shown if isinstance(shown, dict) else {"value": shown})}
+
+
+@lru_cache(maxsize=100)
+def _class_of(full_name: str) -> type[Message] | None:
+    try:
+        return message_factory.GetMessageClass(descriptor_pool.Default().FindMessageTypeByName(full_name))
+    except KeyError:
+        return None
+
+
+_WELL_KNOWN: dict[str, Callable[[Writer, Any], Any]] = {
+    "google.protobuf.Timestamp": _timestamp,
+    "google.protobuf.Duration": _duration,
+    "google.protobuf.FieldMask": _field_mask,
+    "google.protobuf.Struct": _struct,
+    "google.protobuf.Value": _value,
+    "google.protobuf.ListValue": _list,
+    "google.protobuf.Any": _any,
+}
