@@ -240,11 +240,7 @@ async def _create_database(
     connection: "asyncpg.Connection[asyncpg.Record]", name: str, passwords: dict[str, str]
 ) -> None:
     for role in (f"{name}_{suffix}" for suffix in ROLES):
-        verb = (
-            "ALTER"
-            if await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role)
-            else "CREATE"
-        )
+        verb = "ALTER" if await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role) else "CREATE"
         attributes = "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS"
         # Role statements take no parameters; token_urlsafe passwords hold no quote.
         await connection.execute(f"{verb} ROLE {role} {attributes} PASSWORD '{passwords[role]}'")

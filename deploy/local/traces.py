@@ -26,6 +26,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 KEEP_BYTES = 24_000_000
+SPANS_PER_TRACE = 10_000
 SPAN_COST, TRACE_COST = 100, 400  # what a span and a trace take beside the JSON
 MAX_BODY_BYTES = 16_000_000
 
@@ -35,13 +36,17 @@ class Store:
     """Spans by trace, each kept as the JSON it is answered with."""
 
     keep_bytes: int = KEEP_BYTES
+    spans_per_trace: int = SPANS_PER_TRACE
     size: int = 0
     traces: OrderedDict[str, list[bytes]] = field(default_factory=OrderedDict)
 
     def add(self, trace_id: str, span: bytes) -> None:
+        """Keep a span; those past `spans_per_trace` of one trace are dropped."""
         if trace_id not in self.traces:
             self.traces[trace_id] = []
             self.size += TRACE_COST
+        if len(self.traces[trace_id]) >= self.spans_per_trace:
+            return
         self.traces[trace_id].append(span)
         self.traces.move_to_end(trace_id)
         self.size += len(span) + SPAN_COST
@@ -51,11 +56,7 @@ class Store:
 
     def get(self, trace_id: str) -> bytes | None:
         spans = self.traces.get(trace_id)
-        return (
-            None
-            if spans is None
-            else b'{"trace_id":"%s","spans":[%s]}' % (trace_id.encode(), b",".join(spans))
-        )
+        return None if spans is None else b'{"trace_id":"%s","spans":[%s]}' % (trace_id.encode(), b",".join(spans))
 
 
 def plain(value: AnyValue) -> Any:
@@ -90,9 +91,7 @@ def span_json(span: Span, service: str) -> bytes:
             "status": Status.StatusCode.Name(span.status.code).removeprefix("STATUS_CODE_"),
             "status_message": span.status.message,
             "attributes": attributes(span.attributes),
-            "links": [
-                {"trace_id": link.trace_id.hex(), "span_id": link.span_id.hex()} for link in span.links
-            ],
+            "links": [{"trace_id": link.trace_id.hex(), "span_id": link.span_id.hex()} for link in span.links],
         }
     )
 
@@ -113,9 +112,7 @@ def application(store: Store) -> Starlette:
     async def receive(request: Request) -> Response:
         export = ExportTraceServiceRequest()
         try:
-            export.ParseFromString(
-                unpacked(await request.body(), request.headers.get("content-encoding", ""))
-            )
+            export.ParseFromString(unpacked(await request.body(), request.headers.get("content-encoding", "")))
         except Exception as error:  # a protobuf parser's error has no public class
             return Response(f"not an OTLP trace export: {error}\n", 400)
         for resource in export.resource_spans:
