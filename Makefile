@@ -14,7 +14,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit
 
 .PHONY: help
 help:  ## list these commands
-	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # ---- set-up ---------------------------------------------------------------------------------------
 
@@ -102,3 +102,9 @@ format: .venv  ## format the sources and fix what can be fixed
 
 contract-release: .venv gen  ## publish the contract: rewrites protos/baseline.binpb (BREAKING='reason' if it breaks)
 	@$(PY) tools/contract_release.py $(if $(BREAKING),--breaking "$(BREAKING)")
+
+# ---- Kubernetes -----------------------------------------------------------------------------------
+
+.PHONY: k8s-check
+k8s-check: .venv  ## build the Kubernetes manifests, check their schemas and rules
+	@$(PY) -m deploy.k8s.check

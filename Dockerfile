@@ -1,0 +1,41 @@
+# One image for every process; the argument says which: `services.sales`, `gateway`, `services.sales migrate`.
+# BASE is any Debian-like image with Python 3.11 or newer and its venv module; both stages use the same, so
+# that the environment built in the first runs in the second. Pin it by digest where releases are built.
+ARG BASE=python:3.11-slim-bookworm
+
+FROM ${BASE} AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 UV_LINK_MODE=copy
+WORKDIR /build
+COPY requirements/uv.lock requirements/gen.lock requirements/run.lock requirements/
+RUN python3 -m venv tools \
+    && tools/bin/python -m pip install --quiet --no-cache-dir --require-hashes -r requirements/uv.lock \
+    && python3 -m venv --without-pip /app/venv \
+    && tools/bin/uv pip sync --quiet --no-cache --no-build --require-hashes --compile-bytecode \
+        --python /app/venv/bin/python requirements/run.lock \
+    && python3 -m venv --without-pip generators \
+    && tools/bin/uv pip sync --quiet --no-cache --no-build --require-hashes \
+        --python generators/bin/python requirements/gen.lock
+
+COPY tools/gen.py tools/gen.py
+COPY protos protos
+RUN generators/bin/python tools/gen.py
+
+WORKDIR /app
+COPY chassis chassis
+COPY services services
+COPY gateway gateway
+COPY cli cli
+COPY deploy/__init__.py deploy/topology.py deploy/
+RUN cp -r /build/gen gen && find . -name '*.pyi' -not -path './venv/*' -delete \
+    && venv/bin/python -m compileall -q --invalidation-mode unchecked-hash chassis services gateway cli deploy gen
+
+FROM ${BASE}
+COPY --from=build /app /app
+WORKDIR /app
+ENV PATH=/app/venv/bin:$PATH \
+    PYTHONPATH=/app:/app/gen \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    RAPPORT_CONTRACT=/app/gen/contract.binpb
+USER 65532:65532
+ENTRYPOINT ["python", "-m"]
