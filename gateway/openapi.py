@@ -1,0 +1,218 @@
+"""The OpenAPI 3.1 document, made from the contract: what it says of HTTP is what the gateway does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from google.protobuf.descriptor import FieldDescriptor
+
+from chassis.contract import Contract, Method
+from gateway.contract import Route, Routes
+from gateway.schemas import Schema, Schemas
+from gateway.transcode.request import resource_field
+
+_VERSION = "1.0.0"
+_INTRODUCTION = """\
+Rapport is an open CRM platform. Every call carries `Authorization: Bearer <API key>`.
+
+JSON names are in snake_case. Unknown fields, parameters and enum names are refused, never ignored. Times are in UTC, \
+64-bit integers are strings, money is exact. A change is safe to repeat with the header `Idempotency-Key` and \
+conditional with `If-Match`. Every reply carries its trace in `x-trace-id`.
+
+The same methods stand open over gRPC, with reflection and health.
+"""
+_ERROR: Schema = {
+    "type": "object",
+    "description": "What every failed call answers with.",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["code", "status", "message", "details"],
+            "properties": {
+                "code": {"type": "integer", "description": "The HTTP status."},
+                "status": {"type": "string", "description": "The code's name, as in google.rpc.Code."},
+                "message": {"type": "string", "description": "What was wrong, where, and what would be right."},
+                "details": {
+                    "type": "array",
+                    "description": "google.rpc.ErrorInfo always, with a `reason` for programs; "
+                    "google.rpc.BadRequest with the fields at fault; google.rpc.RetryInfo.",
+                    "items": {
+                        "type": "object",
+                        "required": ["@type"],
+                        "properties": {
+                            "@type": {"type": "string"},
+                            "reason": {"type": "string"},
+                            "domain": {"type": "string"},
+                            "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
+                            "field_violations": {
+                                "type": "array",
+                                "items": {
+                                    "type": "object",
+                                    "properties": {"field": {"type": "string"}, "description": {"type": "string"}},
+                                },
+                            },
+                            "retry_delay": {"type": "string"},
+                        },
+                        "additionalProperties": True,
+                    },
+                },
+            },
+        }
+    },
+}
+_TRACE_HEADER = {"description": "The trace of this call, 32 hexadecimal digits.", "schema": {"type": "string"}}
+_ETAG_HEADER = {"description": "The record's etag; goes into If-Match.", "schema": {"type": "string"}}
+_IF_MATCH: Schema = {
+    "name": "If-Match",
+    "in": "header",
+    "description": "Goes through only where the record still has this etag; 412 otherwise.",
+    "schema": {"type": "string"},
+}
+_IDEMPOTENCY_KEY: Schema = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "A UUID that makes the call safe to repeat for 24 hours.",
+    "schema": {"type": "string", "format": "uuid"},
+}
+_LAST_EVENT_ID: Schema = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "description": "Goes on after the event that carried this id.",
+    "schema": {"type": "string"},
+}
+
+
+def document(contract: Contract, routes: Routes, server_url: str) -> dict[str, Any]:
+    """The whole document as a JSON value; ``server_url`` is where clients reach the gateway."""
+    schemas = Schemas(contract)
+    schemas.components["Error"] = _ERROR
+    paths: dict[str, dict[str, Any]] = {}
+    for route in sorted(routes.all, key=lambda each: (path_of(each), each.verb)):
+        paths.setdefault(path_of(route), {})[route.verb.lower()] = _operation(contract, schemas, route)
+    services = sorted({route.method.service for route in routes.all})
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Rapport",
+            "version": _VERSION,
+            "description": _INTRODUCTION,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": server_url}],
+        "tags": [{"name": _tag(each), "description": contract.comment(each)} for each in services],
+        "security": [{"api_key": []}],
+        "paths": paths,
+        "components": {
+            "schemas": dict(sorted(schemas.components.items())),
+            "securitySchemes": {"api_key": {"type": "http", "scheme": "bearer", "description": "An API key, `rap_…`."}},
+            "responses": {
+                "Error": {
+                    "description": "The call failed.",
+                    "headers": {"x-trace-id": _TRACE_HEADER},
+                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+                }
+            },
+        },
+    }
+
+
+def encoded(contract: Contract, routes: Routes, server_url: str) -> bytes:
+    """The document as JSON text."""
+    return msgspec.json.encode(document(contract, routes, server_url))
+
+
+def path_of(route: Route) -> str:
+    """A route's path with parameters by their last name: OpenAPI wants one name for one place."""
+    path = route.template
+    for field in route.path_fields:
+        path = path.replace(f"{{{field}}}", f"{{{field.rpartition('.')[2]}}}")
+    return path
+
+
+def _tag(service: str) -> str:
+    return service.rpartition(".")[2].removesuffix("Service")
+
+
+def _operation(contract: Contract, schemas: Schemas, route: Route) -> dict[str, Any]:
+    method = route.method
+    comment = contract.comment(f"{method.service}.{method.name}")
+    operation: dict[str, Any] = {
+        "operationId": method.name,
+        "tags": [_tag(method.service)],
+        "summary": comment.partition(". ")[0].rstrip("."),
+        "description": "\n\n".join([comment, *_facts(method)]),
+        "parameters": _parameters(schemas, route),
+        "responses": {"200": _answer(schemas, method), "default": {"$ref": "#/components/responses/Error"}},
+        "x-permission": method.permission,
+    }
+    if method.emits:
+        operation["x-emits"] = list(method.emits)
+    if route.body:
+        content = {"application/json": {"schema": _body(schemas, route)}}
+        operation["requestBody"] = {"required": route.body != "*", "content": content}
+    return operation
+
+
+def _facts(method: Method) -> list[str]:
+    facts = [f"Needs the permission `{method.permission}`."]
+    if method.emits:
+        facts.append(f"Emits {', '.join(f'`{each}`' for each in method.emits)}.")
+    return facts
+
+
+def _body(schemas: Schemas, route: Route) -> Schema:
+    request = route.method.descriptor.input_type
+    if route.body != "*":
+        resource = request.fields_by_name[route.body].message_type
+        if resource is None:
+            raise ValueError(f"{route.method.path}: the body fills '{route.body}', which holds no message")
+        return schemas.patch(resource) if route.verb == "PATCH" else schemas.creation(resource)
+    return schemas.rest(request, route.path_fields)
+
+
+def _parameters(schemas: Schemas, route: Route) -> list[Schema]:
+    request = route.method.descriptor.input_type
+    found: list[Schema] = []
+    for path in route.path_fields:
+        descriptor, field = request, None
+        for step in path.split("."):
+            field = descriptor.fields_by_name[step]
+            descriptor = field.message_type or descriptor
+        if field is not None:
+            found.append(_parameter(schemas, field, "path"))
+    if route.body != "*":
+        bound = {each.partition(".")[0] for each in route.path_fields} | {route.body}
+        found += [_parameter(schemas, each, "query") for each in request.fields if each.name not in bound]
+    if route.method.writes:
+        if "request_id" in request.fields_by_name:
+            found.append(_IDEMPOTENCY_KEY)
+        if "etag" in request.fields_by_name or (route.verb == "PATCH" and resource_field(request)):
+            found.append(_IF_MATCH)
+    if route.method.streams:
+        found.append(_LAST_EVENT_ID)
+    return found
+
+
+def _parameter(schemas: Schemas, field: FieldDescriptor, place: str) -> Schema:
+    schema = schemas.field(field)
+    schema.pop("readOnly", None)
+    parameter: Schema = {"name": field.name, "in": place, "description": schema.pop("description", "")}
+    if place == "path":
+        parameter["required"] = True
+    if schema.get("type") == "array":
+        parameter |= {"style": "form", "explode": True}
+    return parameter | {"schema": schema}
+
+
+def _answer(schemas: Schemas, method: Method) -> dict[str, Any]:
+    reply = method.descriptor.output_type
+    headers: dict[str, Any] = {"x-trace-id": _TRACE_HEADER}
+    if "etag" in reply.fields_by_name:
+        headers["ETag"] = _ETAG_HEADER
+    schema = schemas.message(reply)
+    if method.streams:
+        text = "Server-sent events. The `data` of each is this object, its `id` the replay id."
+        return {"description": text, "headers": headers, "content": {"text/event-stream": {"schema": schema}}}
+    return {"description": "Done.", "headers": headers, "content": {"application/json": {"schema": schema}}}
