@@ -4,16 +4,17 @@
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 UV_LINK_MODE=copy
+# Bytecode that is never held against its source: layers may change times, nothing changes files.
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 UV_LINK_MODE=copy PYC_INVALIDATION_MODE=UNCHECKED_HASH
 WORKDIR /build
 COPY requirements/uv.lock requirements/gen.lock requirements/run.lock requirements/
-RUN python3 -m venv tools \
-    && tools/bin/python -m pip install --quiet --no-cache-dir --require-hashes -r requirements/uv.lock \
+RUN python3 -m venv uv \
+    && uv/bin/python -m pip install --quiet --no-cache-dir --require-hashes -r requirements/uv.lock \
     && python3 -m venv --without-pip /app/venv \
-    && tools/bin/uv pip sync --quiet --no-cache --no-build --require-hashes --compile-bytecode \
+    && uv/bin/uv pip sync --quiet --no-cache --no-build --require-hashes --compile-bytecode \
         --python /app/venv/bin/python requirements/run.lock \
     && python3 -m venv --without-pip generators \
-    && tools/bin/uv pip sync --quiet --no-cache --no-build --require-hashes \
+    && uv/bin/uv pip sync --quiet --no-cache --no-build --require-hashes \
         --python generators/bin/python requirements/gen.lock
 
 COPY tools/gen.py tools/gen.py
@@ -27,7 +28,8 @@ COPY gateway gateway
 COPY cli cli
 COPY deploy/__init__.py deploy/topology.py deploy/
 RUN cp -r /build/gen gen && find . -name '*.pyi' -not -path './venv/*' -delete \
-    && venv/bin/python -m compileall -q --invalidation-mode unchecked-hash chassis services gateway cli deploy gen
+    && venv/bin/python -m compileall -q --invalidation-mode unchecked-hash chassis services gateway cli deploy gen \
+    && chmod -R a+rX,go-w /app
 
 FROM ${BASE}
 COPY --from=build /app /app
@@ -37,5 +39,6 @@ ENV PATH=/app/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     RAPPORT_CONTRACT=/app/gen/contract.binpb
+LABEL org.opencontainers.image.title="Rapport" org.opencontainers.image.licenses="Apache-2.0"
 USER 65532:65532
 ENTRYPOINT ["python", "-m"]
