@@ -2,8 +2,8 @@
 
 PostgreSQL refuses to run as root, and initdb for a user without a name. There it runs in a user namespace, in
 which it believes to be `nobody` while its files stay ours; nothing is chowned and a private checkout stays
-private. Where namespaces are refused, copies of the binaries and the data live under a world-readable directory
-and it really is `nobody`.
+private. Where namespaces are refused, copies of the binaries and the data live under a world-readable
+directory and it really is `nobody`.
 """
 
 import asyncio
