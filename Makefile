@@ -69,8 +69,8 @@ demo: .venv gen  ## load an invented company's year through the API
 test: .venv gen  ## run the tests (ARGS='-k timeline -x')
 	@$(PY) -m pytest $(ARGS)
 
-check: check-format check-lint check-types check-contract check-imports check-dead check-spelling  ## run every check
-.PHONY: check-format check-lint check-types check-contract check-imports check-dead check-spelling
+check: check-format check-lint check-types check-contract check-imports check-k8s check-dead check-spelling  ## run every check
+.PHONY: check-format check-lint check-types check-contract check-imports check-k8s check-dead check-spelling
 
 check-format: .venv  ## formatting
 	@$(BIN)/ruff format --quiet --check $(SOURCES) || { echo "run: make format" >&2; exit 1; }
@@ -87,6 +87,9 @@ check-contract: .venv gen  ## the contract: style, and that clients of the publi
 
 check-imports: .venv gen  ## who may import whom
 	@$(BIN)/lint-imports --no-cache > .venv/.imports.log || { cat .venv/.imports.log; exit 1; }
+
+check-k8s: .venv gen  ## Kubernetes manifests: schemas and rules
+	@$(PY) -m deploy.k8s.check
 
 check-dead: .venv  ## code nobody calls, packages nobody imports
 	@$(BIN)/vulture
