@@ -109,6 +109,19 @@ def selects(selector: Mapping[str, str] | None, labels: Mapping[str, str]) -> bo
     return bool(selector) and all(labels.get(key) == value for key, value in (selector or {}).items())
 
 
+def picks(selector: Manifest | None, labels: Mapping[str, str]) -> bool:
+    """Whether a LabelSelector picks these labels; an empty one picks every pod, a missing one none."""
+    if selector is None:
+        return False
+    expressions = selector.get("matchExpressions") or []
+    if any(each["operator"] != "In" for each in expressions):
+        raise ValueError(f"only the operator In is understood: {expressions}")
+    listed = all(labels.get(each["key"]) in each["values"] for each in expressions)
+    return listed and all(
+        labels.get(key) == value for key, value in (selector.get("matchLabels") or {}).items()
+    )
+
+
 def render(directory: Path) -> list[Manifest]:
     """Build a kustomization; CalledProcessError, with kustomize's words in stderr, where that fails."""
     kubectl = Path(sys.executable).parent / "kubectl"

@@ -1,4 +1,4 @@
-"""What every rendered overlay must keep beyond its schema: one function a promise; it yields what breaks it."""
+"""What every rendered overlay keeps beyond its schema: one function a promise; it yields what breaks it."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -6,6 +6,7 @@ from typing import Any
 
 from chassis.settings import KINDS, Settings, hostport
 from deploy.k8s.manifests import Rendered, Workload, look, name_of, selects
+from deploy.k8s.network import network
 
 LABELS = ("name", "component", "part-of", "managed-by")
 LOWEST_UID = 10_000
@@ -13,7 +14,9 @@ EVERYWHERE = "0.0.0.0"  # noqa: S104 - a pod is reached at its own address
 SCRATCH = "/tmp"  # noqa: S108 - a mount path, no file of ours
 STOP_S = 30.0  # the longest a process waits for calls in flight after its drain
 MODULES = {kind: kind if kind == "gateway" else f"services.{kind}" for kind in KINDS}
-SECRET_NAME = re.compile(r"PASSWORD|SECRET|TOKEN|CREDENTIAL|API_KEY|PRIVATE|DATABASE_URL|NATS_URL|DSN", re.IGNORECASE)
+SECRET_NAME = re.compile(
+    r"PASSWORD|SECRET|TOKEN|CREDENTIAL|API_KEY|PRIVATE|DATABASE_URL|NATS_URL|DSN", re.IGNORECASE
+)
 SECRET_VALUE = re.compile(r"PRIVATE KEY|://[^/\s]*@|\b[0-9a-fA-F]{64}\b|\brapport_[\w-]{20,}")
 
 Findings = Iterator[str]
@@ -46,7 +49,10 @@ def labelled(rendered: Rendered) -> Findings:
         yield from _missing_labels(name_of(manifest), labels)
         if manifest["kind"] != "Namespace" and look(manifest, "metadata", "namespace") not in namespaces:
             yield f"{name_of(manifest)} is not in the overlay's namespace"
-        if manifest["kind"] == "Namespace" and labels.get("pod-security.kubernetes.io/enforce") != "restricted":
+        if (
+            manifest["kind"] == "Namespace"
+            and labels.get("pod-security.kubernetes.io/enforce") != "restricted"
+        ):
             yield f"{name_of(manifest)} does not enforce Pod Security 'restricted'"
     for workload in rendered.workloads():
         yield from _missing_labels(f"{workload.label}'s pods", workload.pod_labels)
@@ -370,4 +376,5 @@ RULES: tuple[Rule, ...] = (
     secrets,
     references,
     jobs,
+    network,
 )

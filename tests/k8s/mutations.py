@@ -1,4 +1,4 @@
-"""Ways to spoil the rendered manifests. Each does one harm that a tired hand could do, and names who must object."""
+"""Ways to spoil the rendered manifests: each does one harm that a tired hand could, and names who objects."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -77,6 +77,10 @@ def budget(rendered: Rendered) -> Manifest:
     return found(rendered, "PodDisruptionBudget", "sales")
 
 
+def policy(rendered: Rendered) -> Manifest:
+    return found(rendered, "NetworkPolicy", "sales")
+
+
 def service(rendered: Rendered) -> Manifest:
     return found(rendered, "Service", "sales")
 
@@ -131,12 +135,16 @@ MUTATIONS = (
     # image
     Mutation("the tag latest", "pinned_image", on(container, "image", "localhost/rapport:latest")),
     Mutation("no tag", "pinned_image", on(container, "image", "registry.example.com:5000/rapport")),
-    Mutation("a tag in production", "pinned_image", on(container, "image", "registry.example.com/rapport:1.0")),
+    Mutation(
+        "a tag in production", "pinned_image", on(container, "image", "registry.example.com/rapport:1.0")
+    ),
     # resources
     Mutation("no memory limit", "resources", on(container, "resources", "limits", None)),
     Mutation("no requests", "resources", on(container, "resources", "requests", None)),
     Mutation("a CPU limit", "resources", on(container, "resources", "limits", "cpu", "1")),
-    Mutation("more memory than asked for", "resources", on(container, "resources", "limits", "memory", "1Gi")),
+    Mutation(
+        "more memory than asked for", "resources", on(container, "resources", "limits", "memory", "1Gi")
+    ),
     Mutation("a Job without a limit", "resources", on(migration, "resources", "limits", None)),
     # rollout, drain, spread
     Mutation("one replica", "rollout", on(deployment, "spec", "replicas", 1)),
@@ -149,7 +157,9 @@ MUTATIONS = (
     Mutation("no minReadySeconds", "rollout", on(deployment, "spec", "minReadySeconds", None)),
     Mutation("no preStop", "drain", on(container, "lifecycle", None)),
     Mutation("killed while it drains", "drain", on(pod, "terminationGracePeriodSeconds", 20)),
-    Mutation("a drain longer than the grace", "drain", lambda r: config(r, "rapport").update(RAPPORT_DRAIN_S="30")),
+    Mutation(
+        "a drain longer than the grace", "drain", lambda r: config(r, "rapport").update(RAPPORT_DRAIN_S="30")
+    ),
     Mutation("all on one node", "spread", on(pod, "topologySpreadConstraints", 1, None)),
     Mutation(
         "spread by another's pods",
@@ -169,7 +179,11 @@ MUTATIONS = (
         "selectors",
         on(deployment, "spec", "selector", "matchLabels", "app.kubernetes.io/name", "sale"),
     ),
-    Mutation("a Service without pods", "selectors", on(service, "spec", "selector", "app.kubernetes.io/name", "sale")),
+    Mutation(
+        "a Service without pods",
+        "selectors",
+        on(service, "spec", "selector", "app.kubernetes.io/name", "sale"),
+    ),
     Mutation(
         "a Service of every pod",
         "selectors",
@@ -208,7 +222,9 @@ MUTATIONS = (
         ),
     ),
     # settings and secrets
-    Mutation("a misspelt variable", "settings", lambda r: config(r, "rapport").update(RAPPORT_LOGLEVEL="INFO")),
+    Mutation(
+        "a misspelt variable", "settings", lambda r: config(r, "rapport").update(RAPPORT_LOGLEVEL="INFO")
+    ),
     Mutation("a role nobody plays", "settings", lambda r: config(r, "sales").update(RAPPORT_ROLES="sreve")),
     Mutation("no database", "settings", lambda r: sales_environment(r).pop(0)),
     Mutation("no NATS", "settings", lambda r: sales_environment(r).pop(2)),
@@ -260,9 +276,40 @@ MUTATIONS = (
     Mutation("nowhere to write", "references", lambda r: container(r)["volumeMounts"].pop(1)),
     # Jobs
     Mutation(
-        "a Job without an end", "jobs", on(lambda r: found(r, "Job", "topology"), "spec", "activeDeadlineSeconds", None)
+        "a Job without an end",
+        "jobs",
+        on(lambda r: found(r, "Job", "topology"), "spec", "activeDeadlineSeconds", None),
     ),
     Mutation(
-        "a Job that hides its failures", "jobs", on(lambda r: pod(r, "Job", "topology"), "restartPolicy", "OnFailure")
+        "a Job that hides its failures",
+        "jobs",
+        on(lambda r: pod(r, "Job", "topology"), "restartPolicy", "OnFailure"),
+    ),
+    # network
+    Mutation("open by default", "network", lambda r: remove(r, "NetworkPolicy", "deny-all")),
+    Mutation("no policy for a service", "network", lambda r: remove(r, "NetworkPolicy", "sales")),
+    Mutation("a service open to everyone", "network", on(policy, "spec", "ingress", 0, "from", None)),
+    Mutation("a service that reaches everything", "network", on(policy, "spec", "egress", 0, {})),
+    Mutation(
+        "a call nobody makes",
+        "network",
+        on(policy, "spec", "egress", 0, "to", 0, {"podSelector": {}}),
+    ),
+    Mutation(
+        "a caller shut out",
+        "network",
+        on(
+            policy,
+            "spec",
+            "ingress",
+            0,
+            "from",
+            0,
+            "podSelector",
+            "matchExpressions",
+            0,
+            "values",
+            ["gateway"],
+        ),
     ),
 )

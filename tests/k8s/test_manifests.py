@@ -1,7 +1,9 @@
 """The Kubernetes manifests: what is rendered keeps its promises, and the check would notice if it did not."""
 
+import ast
 import copy
 import functools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 from deploy.k8s.check import check
 from deploy.k8s.manifests import OVERLAYS, Rendered, load, look, render
 from deploy.k8s.rules import RULES
+from deploy.local.parts import MAY_CALL
 from tests.k8s.mutations import MUTATIONS, Mutation
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,6 +64,16 @@ def test_every_secret_that_is_read_is_in_the_guide() -> None:
     assert missing == []
 
 
+def test_the_guide_lists_the_calls_that_are_allowed() -> None:
+    guide = (ROOT / "docs/kubernetes.md").read_text()
+    written = re.search(r"^may_call = (\{.*?^\})", guide, re.MULTILINE | re.DOTALL)
+    assert written
+    edges = ast.literal_eval(written[1])
+    assert {caller: set(callees) for caller, callees in edges.items()} == {
+        caller: set(callees) for caller, callees in MAY_CALL.items()
+    }
+
+
 def _secrets(rendered: Rendered) -> set[tuple[str, str]]:
     """Names and keys of the Secrets that pods read; a service's own name is written `<service>`."""
     read: set[tuple[str, str]] = set()
@@ -73,13 +86,19 @@ def _secrets(rendered: Rendered) -> set[tuple[str, str]]:
         for volume in workload.pod["volumes"]:
             for source in [*(look(volume, "projected", "sources") or []), volume]:
                 for item in look(source, "secret", "items") or []:
-                    read.add((look(source, "secret", "name") or look(source, "secret", "secretName"), item["key"]))
+                    read.add(
+                        (look(source, "secret", "name") or look(source, "secret", "secretName"), item["key"])
+                    )
     return {(_general(name), key) for name, key in read}
 
 
 def _general(name: str) -> str:
     service, _, rest = name.partition("-")
-    return f"<process>-{rest}" if service in ("contacts", "activities", "sales", "marketing", "gateway") else name
+    return (
+        f"<process>-{rest}"
+        if service in ("contacts", "activities", "sales", "marketing", "gateway")
+        else name
+    )
 
 
 def test_a_broken_kustomization_is_named(tmp_path: Path) -> None:
