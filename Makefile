@@ -105,9 +105,3 @@ format: .venv  ## format the sources and fix what can be fixed
 
 contract-release: .venv gen  ## publish the contract: rewrites protos/baseline.binpb (BREAKING='reason' if it breaks)
 	@$(PY) tools/contract_release.py $(if $(BREAKING),--breaking "$(BREAKING)")
-
-# ---- Kubernetes -----------------------------------------------------------------------------------
-
-.PHONY: k8s-check
-k8s-check: .venv  ## build the Kubernetes manifests, check their schemas and rules
-	@$(PY) -m deploy.k8s.check
