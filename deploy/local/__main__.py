@@ -208,7 +208,7 @@ Rapport is up after {took_s:.0f} s.
 Worth trying:
 
   make demo
-  ./rapport pipeline
+  bin/rapport pipeline
   curl -H 'Authorization: Bearer {key}' {plan.url}/v1/deals
 """
 

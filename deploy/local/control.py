@@ -127,6 +127,11 @@ def kill(state: State, part: str, sig: signal.Signals = signal.SIGKILL) -> None:
         _signal(entry["pid"], sig)
 
 
+def kill_supervisor(state: State) -> None:
+    """End the supervisor as a crash would; its parts follow."""
+    _signal(state.processes()["supervisor"]["pid"], signal.SIGKILL)
+
+
 def hold(state: State, part: str, sig: signal.Signals = signal.SIGKILL) -> None:
     """End a part and keep it down until `release`."""
     held = matching(state, part)
