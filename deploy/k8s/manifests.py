@@ -117,9 +117,7 @@ def picks(selector: Manifest | None, labels: Mapping[str, str]) -> bool:
     if any(each["operator"] != "In" for each in expressions):
         raise ValueError(f"only the operator In is understood: {expressions}")
     listed = all(labels.get(each["key"]) in each["values"] for each in expressions)
-    return listed and all(
-        labels.get(key) == value for key, value in (selector.get("matchLabels") or {}).items()
-    )
+    return listed and all(labels.get(key) == value for key, value in (selector.get("matchLabels") or {}).items())
 
 
 def render(directory: Path) -> list[Manifest]:

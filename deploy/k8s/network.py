@@ -39,11 +39,7 @@ def _open_to_all(policies: list[Manifest], workload: Workload) -> Iterator[str]:
 def _denies_all(policy: Manifest) -> bool:
     spec = policy["spec"]
     closed = not spec.get("ingress") and not spec.get("egress")
-    return (
-        closed
-        and spec.get("podSelector") == {}
-        and set(spec.get("policyTypes") or []) == {"Ingress", "Egress"}
-    )
+    return closed and spec.get("podSelector") == {} and set(spec.get("policyTypes") or []) == {"Ingress", "Egress"}
 
 
 def _rules(policies: list[Manifest], workload: Workload, direction: str) -> Iterator[Manifest]:

@@ -12,11 +12,16 @@ LABELS = ("name", "component", "part-of", "managed-by")
 LOWEST_UID = 10_000
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - a pod is reached at its own address
 SCRATCH = "/tmp"  # noqa: S108 - a mount path, no file of ours
-STOP_S = 30.0  # the longest a process waits for calls in flight after its drain
+STOP_S = 30.0  # the longest a process waits for calls in flight after its drain (chassis/run.py)
 MODULES = {kind: kind if kind == "gateway" else f"services.{kind}" for kind in KINDS}
-SECRET_NAME = re.compile(
-    r"PASSWORD|SECRET|TOKEN|CREDENTIAL|API_KEY|PRIVATE|DATABASE_URL|NATS_URL|DSN", re.IGNORECASE
-)
+REQUIRED = {name for name, field in Settings.model_fields.items() if field.is_required()}
+NEEDED = {
+    "serve": REQUIRED | {"worker_database_url", "nats_url"},
+    "migrate": REQUIRED | {"worker_database_url", "owner_database_url"},
+    "deploy.topology": {"nats_url"},
+}
+TOPOLOGY_SETTINGS = {"nats_replicas", "nats_max_bytes"}
+SECRET_NAME = re.compile(r"PASSWORD|SECRET|TOKEN|CREDENTIAL|API_KEY|PRIVATE|DATABASE_URL|NATS_URL|DSN", re.IGNORECASE)
 SECRET_VALUE = re.compile(r"PRIVATE KEY|://[^/\s]*@|\b[0-9a-fA-F]{64}\b|\brapport_[\w-]{20,}")
 
 Findings = Iterator[str]
@@ -49,10 +54,7 @@ def labelled(rendered: Rendered) -> Findings:
         yield from _missing_labels(name_of(manifest), labels)
         if manifest["kind"] != "Namespace" and look(manifest, "metadata", "namespace") not in namespaces:
             yield f"{name_of(manifest)} is not in the overlay's namespace"
-        if (
-            manifest["kind"] == "Namespace"
-            and labels.get("pod-security.kubernetes.io/enforce") != "restricted"
-        ):
+        if manifest["kind"] == "Namespace" and labels.get("pod-security.kubernetes.io/enforce") != "restricted":
             yield f"{name_of(manifest)} does not enforce Pod Security 'restricted'"
     for workload in rendered.workloads():
         yield from _missing_labels(f"{workload.label}'s pods", workload.pod_labels)
@@ -280,18 +282,16 @@ def settings(rendered: Rendered) -> Findings:
                 field = variable.removeprefix("RAPPORT_").lower()
                 if field in Settings.model_fields:
                     values[field] = "from a Secret" if value is None else value
-                elif not variable.startswith("OTEL_"):
+                elif not variable.startswith("OTEL_") and field not in TOPOLOGY_SETTINGS:
                     yield f"{workload.label} sets {variable}, which no process reads"
-            if workload.serves:
-                yield from _unreadable(workload, values)
+            yield from _unreadable(workload, (container.get("args") or [""])[-1], values)
 
 
-def _unreadable(workload: Workload, values: dict[str, str]) -> Findings:
-    needed = {name for name, field in Settings.model_fields.items() if field.is_required()}
-    needed |= {"worker_database_url", "nats_url"}
+def _unreadable(workload: Workload, command: str, values: dict[str, str]) -> Findings:
+    needed = NEEDED.get(command, set())
     for field in sorted(needed - values.keys()):
         yield f"{workload.label} is not given RAPPORT_{field.upper()}"
-    if needed <= values.keys():
+    if needed <= values.keys() and command in ("serve", "migrate"):
         try:
             Settings.model_validate(values).role_set()
         except ValueError as error:
@@ -332,7 +332,7 @@ def references(rendered: Rendered) -> Findings:
                 yield f"{workload.label} holds the DSN of its database's owner"
             files = set(_mounted_files(workload, container))
             for variable, path in environment.items():
-                if variable.endswith("_FILE") and path not in files:
+                if workload.serves and variable.endswith("_FILE") and path not in files:
                     yield f"{workload.label} reads {variable} from {path}, where no file is mounted"
             if SCRATCH not in {mount.get("mountPath") for mount in container.get("volumeMounts") or []}:
                 yield f"{workload.label} has no scratch volume at {SCRATCH}"

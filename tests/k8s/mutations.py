@@ -73,6 +73,10 @@ def migration(rendered: Rendered) -> Manifest:
     return container(rendered, "Job", "migrate-contacts")
 
 
+def topology(rendered: Rendered) -> Manifest:
+    return container(rendered, "Job", "topology")
+
+
 def budget(rendered: Rendered) -> Manifest:
     return found(rendered, "PodDisruptionBudget", "sales")
 
@@ -135,16 +139,12 @@ MUTATIONS = (
     # image
     Mutation("the tag latest", "pinned_image", on(container, "image", "localhost/rapport:latest")),
     Mutation("no tag", "pinned_image", on(container, "image", "registry.example.com:5000/rapport")),
-    Mutation(
-        "a tag in production", "pinned_image", on(container, "image", "registry.example.com/rapport:1.0")
-    ),
+    Mutation("a tag in production", "pinned_image", on(container, "image", "registry.example.com/rapport:1.0")),
     # resources
     Mutation("no memory limit", "resources", on(container, "resources", "limits", None)),
     Mutation("no requests", "resources", on(container, "resources", "requests", None)),
     Mutation("a CPU limit", "resources", on(container, "resources", "limits", "cpu", "1")),
-    Mutation(
-        "more memory than asked for", "resources", on(container, "resources", "limits", "memory", "1Gi")
-    ),
+    Mutation("more memory than asked for", "resources", on(container, "resources", "limits", "memory", "1Gi")),
     Mutation("a Job without a limit", "resources", on(migration, "resources", "limits", None)),
     # rollout, drain, spread
     Mutation("one replica", "rollout", on(deployment, "spec", "replicas", 1)),
@@ -157,9 +157,7 @@ MUTATIONS = (
     Mutation("no minReadySeconds", "rollout", on(deployment, "spec", "minReadySeconds", None)),
     Mutation("no preStop", "drain", on(container, "lifecycle", None)),
     Mutation("killed while it drains", "drain", on(pod, "terminationGracePeriodSeconds", 20)),
-    Mutation(
-        "a drain longer than the grace", "drain", lambda r: config(r, "rapport").update(RAPPORT_DRAIN_S="30")
-    ),
+    Mutation("a drain longer than the grace", "drain", lambda r: config(r, "rapport").update(RAPPORT_DRAIN_S="30")),
     Mutation("all on one node", "spread", on(pod, "topologySpreadConstraints", 1, None)),
     Mutation(
         "spread by another's pods",
@@ -222,11 +220,11 @@ MUTATIONS = (
         ),
     ),
     # settings and secrets
-    Mutation(
-        "a misspelt variable", "settings", lambda r: config(r, "rapport").update(RAPPORT_LOGLEVEL="INFO")
-    ),
+    Mutation("a misspelt variable", "settings", lambda r: config(r, "rapport").update(RAPPORT_LOGLEVEL="INFO")),
     Mutation("a role nobody plays", "settings", lambda r: config(r, "sales").update(RAPPORT_ROLES="sreve")),
     Mutation("no database", "settings", lambda r: sales_environment(r).pop(0)),
+    Mutation("a migration without the owner", "settings", lambda r: migration(r)["env"].pop(0)),
+    Mutation("a topology Job without NATS", "settings", on(topology, "env", [])),
     Mutation("no NATS", "settings", lambda r: sales_environment(r).pop(2)),
     Mutation(
         "a DSN in a ConfigMap",

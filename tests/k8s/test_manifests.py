@@ -86,19 +86,13 @@ def _secrets(rendered: Rendered) -> set[tuple[str, str]]:
         for volume in workload.pod["volumes"]:
             for source in [*(look(volume, "projected", "sources") or []), volume]:
                 for item in look(source, "secret", "items") or []:
-                    read.add(
-                        (look(source, "secret", "name") or look(source, "secret", "secretName"), item["key"])
-                    )
+                    read.add((look(source, "secret", "name") or look(source, "secret", "secretName"), item["key"]))
     return {(_general(name), key) for name, key in read}
 
 
 def _general(name: str) -> str:
     service, _, rest = name.partition("-")
-    return (
-        f"<process>-{rest}"
-        if service in ("contacts", "activities", "sales", "marketing", "gateway")
-        else name
-    )
+    return f"<process>-{rest}" if service in ("contacts", "activities", "sales", "marketing", "gateway") else name
 
 
 def test_a_broken_kustomization_is_named(tmp_path: Path) -> None:
