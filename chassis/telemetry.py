@@ -100,9 +100,7 @@ class Scope:
             self._token = otel_context.attach(trace.set_span_in_context(self._span))
         return self._span
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if self._token is None:
             return
         otel_context.detach(self._token)
@@ -154,7 +152,7 @@ def start(
 def fail(span: Span, error: BaseException) -> None:
     """Marks a span as failed, by the kind of ``error`` alone."""
     if span.is_recording():
-        name = _name(error)
+        name = error_name(error)
         span.set_attribute("error.type", name)
         span.set_status(StatusCode.ERROR, name)
 
@@ -189,18 +187,14 @@ def _read(text: str) -> SpanContext:
 
 # ---- SQL ---------------------------------------------------------------------------------------------------
 
-_VERB = re.compile(
-    r"\b(SELECT|INSERT|UPDATE|DELETE|COPY|BEGIN|COMMIT|ROLLBACK|SET|LOCK|TRUNCATE)\b", re.IGNORECASE
-)
+_VERB = re.compile(r"\b(SELECT|INSERT|UPDATE|DELETE|COPY|BEGIN|COMMIT|ROLLBACK|SET|LOCK|TRUNCATE)\b", re.IGNORECASE)
 _WRITE = re.compile(r"\b(INSERT\s+INTO|(?<!FOR )(?<!DO )UPDATE|DELETE\s+FROM)\b", re.IGNORECASE)
 _TABLE = re.compile(
     r"(?:(?<!DISTINCT )\b(?:FROM|JOIN)\s+(?=\"?\w++\"?(?!\s*\())|\bINTO\s+|(?<!FOR )(?<!DO )\bUPDATE\s+)"
     r"(?:ONLY\s+)?\"?([a-z_][a-z0-9_]*)",
     re.IGNORECASE,
 )
-_CTE = re.compile(
-    r"(?:\bWITH(?:\s+RECURSIVE)?|,)\s+\"?([a-z_][a-z0-9_]*)\"?\s*(?:\([^()]*\))?\s+AS\b", re.IGNORECASE
-)
+_CTE = re.compile(r"(?:\bWITH(?:\s+RECURSIVE)?|,)\s+\"?([a-z_][a-z0-9_]*)\"?\s*(?:\([^()]*\))?\s+AS\b", re.IGNORECASE)
 
 
 @lru_cache(maxsize=2048)
@@ -301,23 +295,18 @@ def _error(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
     if isinstance(error, tuple):
         error = error[1]
     if isinstance(error, BaseException):
-        line["error"] = _name(error)
+        line["error"] = error_name(error)
         if isinstance(error, Failure):
             line["message"] = error.message
-        if state := getattr(error, "sqlstate", None) or getattr(
-            getattr(error, "orig", None), "sqlstate", None
-        ):
+        if state := getattr(error, "sqlstate", None) or getattr(getattr(error, "orig", None), "sqlstate", None):
             line["sqlstate"] = state
         line["where"] = _where(error.__traceback__)
     return line
 
 
-def _name(error: BaseException) -> str:
-    return (
-        error.reason_name
-        if isinstance(error, Failure)
-        else f"{type(error).__module__}.{type(error).__qualname__}"
-    )
+def error_name(error: BaseException) -> str:
+    """What kind of error it is: a failure's reason, else the exception's class. Never its message."""
+    return error.reason_name if isinstance(error, Failure) else f"{type(error).__module__}.{type(error).__qualname__}"
 
 
 def _where(traceback: TracebackType | None) -> list[str]:

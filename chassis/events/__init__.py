@@ -1,0 +1,21 @@
+"""Events: from every service's ledger through NATS JetStream to what reacts. Only here is nats imported."""
+
+from chassis.change import Change
+from chassis.events.consume import Consumer
+from chassis.events.reactions import Effect, Reaction, on, reactions_of
+from chassis.events.relay import Relay, republish
+from chassis.events.tail import Tail
+from chassis.events.topology import apply_topology
+
+__all__ = [
+    "Change",
+    "Consumer",
+    "Effect",
+    "Reaction",
+    "Relay",
+    "Tail",
+    "apply_topology",
+    "on",
+    "reactions_of",
+    "republish",
+]

@@ -1,0 +1,73 @@
+"""The live feed: every event as it is published, without memory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import nats.errors
+from nats.aio.msg import Msg
+
+from chassis import telemetry
+from chassis.change import Change
+from chassis.events.broker import SUBJECTS, Broker
+from chassis.events.envelope import open_envelope
+
+log = telemetry.logger()
+
+
+class Tail:
+    """Follows every service's events from now on.
+
+    ``arrived`` gets each change in the order in which it was published; one may come twice, and some may be
+    missing: compare positions. ``turned`` is told whenever the feed begins (True) or stops (False): what was
+    published in between has been missed. Both are called from the loop and must return at once.
+    """
+
+    def __init__(
+        self,
+        nats_url: str,
+        arrived: Callable[[Change], None],
+        turned: Callable[[bool], None] = lambda _: None,
+    ) -> None:
+        self._broker = Broker(nats_url, "tail")
+        self._arrived = arrived
+        self._turned = turned
+
+    @property
+    def connected(self) -> bool:
+        """Whether events flow."""
+        return self._broker.connected
+
+    async def run(self) -> None:
+        """Follows until it is cancelled."""
+        self._broker.open()
+        try:
+            while True:
+                await self._broker.wait()
+                await self._follow(self._broker.epoch)
+        finally:
+            await self._broker.close()
+
+    async def _follow(self, epoch: int) -> None:
+        try:
+            subscription = await self._broker.client.subscribe(SUBJECTS, cb=self._take)
+            await self._broker.client.flush(2)
+        except (nats.errors.Error, OSError, TimeoutError):
+            await asyncio.sleep(0.2)
+            return
+        if epoch == self._broker.epoch:
+            self._turned(True)
+            await self._broker.lost(epoch)
+            self._turned(False)
+        with contextlib.suppress(nats.errors.Error):
+            await subscription.unsubscribe()
+
+    async def _take(self, message: Msg) -> None:
+        try:
+            change = open_envelope(message)
+        except ValueError as error:
+            log.warning("an event cannot be read", subject=message.subject, exc_info=error)
+            return
+        self._arrived(change)
