@@ -1,0 +1,193 @@
+"""What every request must meet before a handler sees it: the contract's rules, ids, times, money, text."""
+
+from __future__ import annotations
+
+import calendar
+from collections.abc import Iterator
+from decimal import Decimal, InvalidOperation
+from functools import cache
+from typing import Any, Final
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+from protovalidate import Validator
+
+from chassis import ids
+from chassis.contract import is_output_only, is_repeated, is_required, refs
+from chassis.errors import Invalid, Reason, Violation
+
+_VALIDATOR: Final = Validator()
+_MIN_SECONDS: Final = -62_135_596_800  # 0001-01-01
+_MAX_SECONDS: Final = 253_402_300_799  # 9999-12-31T23:59:59
+
+
+def check(message: Message, path: str = "") -> None:
+    """Raises Invalid, naming every field that breaks a rule, with its path below ``path``."""
+    wrong_ids: list[Violation] = []
+    wrong = list(_walk(message, path, wrong_ids))
+    if wrong_ids:
+        raise Invalid(Reason.REASON_ID_INVALID, _line(wrong_ids), violations=wrong_ids + wrong)
+    if not wrong:
+        wrong = [
+            (_join(path, _path(each)), each.proto.message) for each in _VALIDATOR.collect_violations(message)
+        ]
+    if wrong:
+        raise Invalid(Reason.REASON_FIELD_INVALID, _line(wrong), violations=wrong)
+
+
+def check_required(message: Message, path: str = "") -> None:
+    """Raises Invalid, FIELD_REQUIRED, where a field that is REQUIRED is missing, also in messages inside."""
+    if missing := list(_missing(message, path)):
+        raise Invalid(Reason.REASON_FIELD_REQUIRED, _line(missing), violations=missing)
+
+
+def clear_output_only(resource: Message, keep: frozenset[str] = frozenset()) -> None:
+    """Drops what only the server sets: a client may send back what it got."""
+    for name in _output_only(resource.DESCRIPTOR):
+        if name not in keep:
+            resource.ClearField(name)
+
+
+@cache
+def _output_only(descriptor: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in descriptor.fields if is_output_only(field))
+
+
+def _line(violations: list[Violation]) -> str:
+    first = f"{violations[0][0]}: {violations[0][1]}"
+    return first if len(violations) == 1 else f"{first} (and {len(violations) - 1} more)"
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path and name else path or name
+
+
+def _path(violation: Any) -> str:
+    parts = []
+    for element in violation.proto.field.elements:
+        subscript = element.WhichOneof("subscript") if hasattr(element, "WhichOneof") else None
+        parts.append(element.field_name + (f"[{element.index}]" if subscript == "index" else ""))
+    return ".".join(parts)
+
+
+def _walk(message: Message, path: str, wrong_ids: list[Violation]) -> Iterator[Violation]:
+    special = _SPECIAL.get(message.DESCRIPTOR.full_name)
+    if special is not None:
+        if problem := special(message):
+            yield path, problem
+        return
+    for field, value in message.ListFields():
+        name = _join(path, field.name)
+        if field.type == FieldDescriptor.TYPE_MESSAGE:
+            if field.message_type.GetOptions().map_entry:
+                yield from _walk_map(field, value, name, wrong_ids)
+                continue
+            for index, each in enumerate(value) if is_repeated(field) else ((-1, value),):
+                yield from _walk(each, name if index < 0 else f"{name}[{index}]", wrong_ids)
+        elif field.type == FieldDescriptor.TYPE_STRING:
+            for index, each in enumerate(value) if is_repeated(field) else ((-1, value),):
+                yield from _text(field, each, name if index < 0 else f"{name}[{index}]", wrong_ids)
+
+
+def _walk_map(
+    field: FieldDescriptor, value: Any, path: str, wrong_ids: list[Violation]
+) -> Iterator[Violation]:
+    for key, each in value.items():
+        if isinstance(key, str) and "\0" in key:
+            yield path, "a key holds a NUL character"
+        if isinstance(each, Message):
+            yield from _walk(each, f"{path}.{key}", wrong_ids)
+
+
+def _text(field: FieldDescriptor, value: str, path: str, wrong_ids: list[Violation]) -> Iterator[Violation]:
+    if "\0" in value:
+        yield path, "it holds a NUL character"
+    elif value and (prefixes := refs(field)):
+        if problem := _id_problem(prefixes, value):
+            wrong_ids.append((path, problem))
+
+
+def _id_problem(prefixes: tuple[str, ...], value: str) -> str:
+    try:
+        prefix, _ = ids.decode(value)
+    except ValueError as error:
+        return f"it is no id: {error}"
+    if prefix in prefixes or prefixes == ("*",):
+        return ""
+    return f"it is the id of a {prefix}; a {' or a '.join(prefixes)} belongs here"
+
+
+def _timestamp(message: Any) -> str:
+    if not _MIN_SECONDS <= message.seconds <= _MAX_SECONDS or not 0 <= message.nanos < 1_000_000_000:
+        return "a time lies between the years 1 and 9999"
+    return ""
+
+
+def _duration(message: Any) -> str:
+    if abs(message.seconds) > 315_576_000_000 or abs(message.nanos) > 999_999_999:
+        return "a duration is at most 10,000 years"
+    return "its seconds and nanos have the same sign" if message.seconds * message.nanos < 0 else ""
+
+
+def _money(message: Any) -> str:
+    code = message.currency_code
+    if len(code) != 3 or not code.isascii() or not code.isupper() or not code.isalpha():
+        return "its currency_code is an ISO 4217 code such as 'EUR'"
+    if abs(message.nanos) > 999_999_999:
+        return "its nanos lie between -999,999,999 and 999,999,999"
+    return "its units and nanos have the same sign" if message.units * message.nanos < 0 else ""
+
+
+def _date(message: Any) -> str:
+    if not 1 <= message.year <= 9999 or not 1 <= message.month <= 12:
+        return "it is a whole date with year, month and day"
+    days = calendar.monthrange(message.year, message.month)[1]
+    return "" if 1 <= message.day <= days else "there is no such day"
+
+
+def _decimal(message: Any) -> str:
+    try:
+        number = Decimal(message.value)
+    except InvalidOperation:
+        return "its value is a number such as '2.5'"
+    return (
+        ""
+        if number.is_finite() and len(message.value) <= 40
+        else "its value is a finite number of up to 40 digits"
+    )
+
+
+def _float(message: Any) -> str:
+    if message.WhichOneof("kind") == "number_value" and message.number_value in (float("inf"), float("-inf")):
+        return "it is not a finite number"
+    if message.WhichOneof("kind") == "string_value" and "\0" in message.string_value:
+        return "it holds a NUL character"
+    return ""
+
+
+_SPECIAL: Final[dict[str, Any]] = {
+    "google.protobuf.Timestamp": _timestamp,
+    "google.protobuf.Duration": _duration,
+    "google.type.Money": _money,
+    "google.type.Date": _date,
+    "google.type.Decimal": _decimal,
+    "google.protobuf.Value": _float,
+}
+
+
+def _missing(message: Message, path: str) -> Iterator[Violation]:
+    for field in message.DESCRIPTOR.fields:
+        if not is_required(field):
+            continue
+        value = getattr(message, field.name)
+        if field.type == FieldDescriptor.TYPE_MESSAGE and not is_repeated(field):
+            absent = not message.HasField(field.name)
+        else:
+            absent = not value and (not field.has_presence or field.type == FieldDescriptor.TYPE_STRING)
+            absent = absent or (field.has_presence and not message.HasField(field.name))
+        if absent:
+            yield _join(path, field.name), "it is required"
+    for field, value in message.ListFields():
+        if field.type == FieldDescriptor.TYPE_MESSAGE and field.message_type.full_name.startswith("crm."):
+            for index, each in enumerate(value) if is_repeated(field) else ((-1, value),):
+                yield from _missing(each, _join(path, field.name) + (f"[{index}]" if index >= 0 else ""))

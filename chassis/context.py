@@ -1,0 +1,99 @@
+"""Who calls, for which tenant, until when, and which fields they may touch. Set in one place per call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import lru_cache
+from uuid import UUID
+
+from google.protobuf.descriptor import Descriptor
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who a call is made for.
+
+    ``principal`` is a user's or API key's id or ``service:<name>``; ``issuer`` is the kind of process that vouches
+    for it; ``act`` is the service that calls on the principal's behalf, empty for a direct call.
+    """
+
+    tenant: UUID
+    principal: str
+    scopes: frozenset[str]
+    issuer: str = ""
+    act: str = ""
+
+    def may(self, permission: str) -> bool:
+        """Whether a scope grants ``permission``: itself, ``deals.*``, or ``*`` (which leaves out ``platform.…``)."""
+        area = permission.partition(".")[0]
+        if permission in self.scopes or f"{area}.*" in self.scopes:
+            return True
+        return "*" in self.scopes and area not in ("platform", "internal")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call being served. ``deadline`` is on time.monotonic()'s clock, in seconds."""
+
+    caller: Caller
+    method: str
+    deadline: float
+    request_id: str = ""
+    cause_event_id: UUID | None = field(default=None)
+
+    def remaining_s(self) -> float:
+        """Seconds left before the caller gives up; never negative."""
+        return max(0.0, self.deadline - time.monotonic())
+
+
+_current: ContextVar[Call | None] = ContextVar("rapport_call", default=None)
+
+
+def current() -> Call:
+    """The call being served. Raises LookupError outside of one."""
+    call = _current.get()
+    if call is None:
+        raise LookupError("no call is being served here")
+    return call
+
+
+def current_or_none() -> Call | None:
+    """The call being served, or None outside of one."""
+    return _current.get()
+
+
+@contextmanager
+def enter(call: Call) -> Iterator[Call]:
+    """Makes ``call`` the current one for the block and for the tasks started in it."""
+    token = _current.set(call)
+    try:
+        yield call
+    finally:
+        _current.reset(token)
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The names of a resource's fields that a caller may read, write, and filter or order by."""
+
+    readable: frozenset[str]
+    writable: frozenset[str]
+    filterable: frozenset[str]
+
+
+def fields(resource: Descriptor) -> Fields:
+    """What the current caller may do with each field of ``resource``.
+
+    The only way from a field's name to SQL, JSON or an event, so that a rule about a field holds everywhere.
+    """
+    return _declared(resource)
+
+
+@lru_cache(maxsize=256)
+def _declared(resource: Descriptor) -> Fields:
+    names = frozenset(each.name for each in resource.fields)
+    return Fields(readable=names, writable=names, filterable=names)

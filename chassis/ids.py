@@ -1,0 +1,52 @@
+"""Record ids: TypeIDs, a type prefix and a UUIDv7 in base32 (TypeID spec 0.3)."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+_VALUES: Final = {letter: value for value, letter in enumerate(_ALPHABET)}
+_PREFIX: Final = re.compile(r"[a-z]([a-z_]{0,61}[a-z])?")
+_LENGTH: Final = 26
+
+
+def new_uuid() -> UUID:
+    """A fresh UUIDv7: its order is the order of making (RFC 9562)."""
+    return uuid7()
+
+
+def new(prefix: str) -> str:
+    """A fresh id, for example ``contact_01h455vb4pex5vsknk084sn02q``."""
+    return encode(prefix, new_uuid())
+
+
+def encode(prefix: str, uuid: UUID) -> str:
+    """The id that shows ``uuid`` as a record of the kind ``prefix``."""
+    number, letters = uuid.int, []
+    for _ in range(_LENGTH):
+        letters.append(_ALPHABET[number & 31])
+        number >>= 5
+    return f"{prefix}_{''.join(reversed(letters))}"
+
+
+def decode(text: str) -> tuple[str, UUID]:
+    """Prefix and UUID of an id.
+
+    Raises ValueError, with what was wrong, when ``text`` is not a well-formed id.
+    """
+    prefix, separator, suffix = text.rpartition("_")
+    if not separator or not _PREFIX.fullmatch(prefix):
+        raise ValueError("an id has a type prefix, such as 'contact_01h455vb4pex5vsknk084sn02q'")
+    if len(suffix) != _LENGTH or suffix[0] > "7":
+        raise ValueError(f"an id ends in {_LENGTH} characters, the first of them 0 to 7")
+    number = 0
+    for letter in suffix:
+        value = _VALUES.get(letter)
+        if value is None:
+            raise ValueError("an id uses the digits and lower-case letters without i, l, o and u")
+        number = number << 5 | value
+    return prefix, UUID(int=number)

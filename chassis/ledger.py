@@ -1,0 +1,91 @@
+"""The ledger read in the order of its positions: what every service lets the others do."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from crm.internal.v1 import ledger_pb2 as pb
+from crm.type.v1 import change_pb2
+from sqlalchemy import bindparam, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from chassis import context
+from chassis.errors import Denied, Reason
+from chassis.rows import moment, timestamp
+from chassis.service import Service
+from chassis.work import View
+
+DEFAULT_LIMIT = 500
+MAX_LIMIT = 1_000
+
+
+class Ledger(Service, serves="crm.internal.v1.LedgerService"):
+    """Reads this service's ledger for rebuilds and for subscribers that resume."""
+
+    async def ReadChanges(self, request: pb.ReadChangesRequest, tx: View) -> pb.ReadChangesResponse:
+        """Reads changes after a position, of the caller's tenant or of all."""
+        if not request.all_tenants:
+            return await _read(tx.rows, tx, request, tx.tenant)
+        if not context.current().caller.principal.startswith("service:"):
+            raise Denied(Reason.REASON_PERMISSION_DENIED, "only a service reads every tenant's changes")
+        async with self.platform.db.worker() as connection:
+            return await _read(_rows_of(connection), tx, request, None)
+
+
+def _rows_of(connection: AsyncConnection) -> Any:
+    async def rows(statement: Any, parameters: dict[str, Any] | None = None) -> Any:
+        return (await connection.execute(statement, parameters or {})).fetchall()
+
+    return rows
+
+
+async def _read(
+    rows: Any, tx: View, request: pb.ReadChangesRequest, tenant: UUID | None
+) -> pb.ReadChangesResponse:
+    ledger, relay = tx.schema.ledger, tx.schema.relay
+    limit = min(request.limit or DEFAULT_LIMIT, MAX_LIMIT)
+    # Read first: whatever gets a position later is none of this answer.
+    last = (await rows(select(relay.c.last_position)))[0].last_position
+    mine = [ledger.c.tenant_id == bindparam("tenant", tenant)] if tenant is not None else []
+    after = request.after_position
+    if request.HasField("start_time"):
+        found = await rows(
+            select(func.min(ledger.c.position).label("first")).where(
+                *mine, ledger.c.commit_time >= bindparam("start", moment(request.start_time))
+            )
+        )
+        after = last if found[0].first is None else found[0].first - 1
+    found = await rows(
+        select(ledger)
+        .where(
+            *mine, ledger.c.position > bindparam("after", after), ledger.c.position <= bindparam("last", last)
+        )
+        .order_by(ledger.c.position)
+        .limit(limit)
+    )
+    response = pb.ReadChangesResponse(
+        position=found[-1].position if len(found) == limit else max(last, after), last_position=last
+    )
+    for row in found:
+        response.changes.add(position=row.position, tenant_id=str(row.tenant_id), change=change_of(row))
+    return response
+
+
+def change_of(row: Any) -> change_pb2.Change:
+    """The event that a ledger row tells of."""
+    change = change_pb2.Change(
+        event_id=str(row.event_id),
+        type=row.type,
+        entity_id=row.entity_id,
+        revision=row.revision,
+        before=row.before,
+        after=row.after,
+        actor=row.actor,
+        cause_event_id=str(row.cause_event_id or ""),
+        occur_time=timestamp(row.occur_time),
+        commit_time=timestamp(row.commit_time),
+        trace_context=row.trace_context,
+    )
+    change.changed.paths.extend(row.changed)
+    return change

@@ -1,0 +1,146 @@
+"""Brings a service's database to the shape its tables declare, and puts the tenant walls and grants in place."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import Iterable
+from pathlib import Path
+
+from alembic import command
+from alembic import context as alembic_context
+from alembic.config import Config
+from sqlalchemy import Connection, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from chassis.db import Schema
+from chassis.settings import Settings
+
+# One migration of a database at a time; the number only has to be the same everywhere.
+_LOCK = 7_241_001
+# Ledger partitions are made this far ahead; each start-up makes what is missing.
+_MONTHS_AHEAD = 12
+
+_ENTER_TENANT = """
+CREATE OR REPLACE FUNCTION enter_tenant(tenant uuid) RETURNS timestamptz LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE format('SET LOCAL app.tenant_id = %L', tenant);
+    RETURN clock_timestamp();
+END $$
+"""
+
+
+def upgrade(settings: Settings, schema: Schema, migrations: Path) -> None:
+    """Runs the migrations that are missing, then `secure`. Waits for another migration of the same database."""
+    asyncio.run(_on_owner(settings, lambda connection: _upgrade(connection, settings, schema, migrations)))
+
+
+def revise(settings: Settings, schema: Schema, migrations: Path, message: str) -> None:
+    """Writes a new migration: what differs between the tables and the database."""
+
+    def write(connection: Connection) -> None:
+        config = _config(connection, schema, migrations)
+        command.revision(config, message=message, autogenerate=True)
+
+    asyncio.run(_on_owner(settings, write))
+
+
+async def _on_owner(settings: Settings, do: object) -> None:
+    if settings.owner_database_url is None:
+        raise SystemExit("RAPPORT_OWNER_DATABASE_URL is not set")
+    url = make_url(settings.owner_database_url.get_secret_value()).set(drivername="postgresql+asyncpg")
+    engine = create_async_engine(url)
+    try:
+        async with engine.connect() as connection:
+            await connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
+            await connection.commit()
+            await connection.run_sync(do)  # type: ignore[arg-type]
+            await connection.commit()
+    finally:
+        await engine.dispose()
+
+
+def _upgrade(connection: Connection, settings: Settings, schema: Schema, migrations: Path) -> None:
+    command.upgrade(_config(connection, schema, migrations), "head")
+    app = make_url(settings.database_url.get_secret_value()).username
+    worker_url = settings.worker_database_url
+    worker = make_url(worker_url.get_secret_value()).username if worker_url else None
+    assert app is not None
+    secure(connection, schema, app, worker)
+
+
+def _config(connection: Connection, schema: Schema, migrations: Path) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(migrations))
+    config.attributes["connection"] = connection
+    config.attributes["schema"] = schema
+    return config
+
+
+def run_env() -> None:
+    """What every service's ``migrations/env.py`` calls."""
+    config = alembic_context.config
+    schema: Schema = config.attributes["schema"]
+    alembic_context.configure(
+        connection=config.attributes["connection"],
+        target_metadata=schema.metadata,
+        include_name=lambda name, kind, _: not (kind == "table" and str(name).startswith("ledger_")),
+        compare_type=True,
+    )
+    with alembic_context.begin_transaction():
+        alembic_context.run_migrations()
+
+
+def secure(connection: Connection, schema: Schema, app: str, worker: str | None) -> None:
+    """Puts row security on every tenant table, grants each role what it needs, and makes ledger partitions.
+
+    ``app`` and ``worker`` are role names. May run any number of times.
+    """
+    run = lambda statement: connection.exec_driver_sql(statement)  # noqa: E731
+    # exec_driver_sql takes % as it stands only where no parameters go along.
+    run(_ENTER_TENANT)
+    run(f'GRANT USAGE ON SCHEMA public TO "{app}"')
+    partitions = list(_partitions(dt.datetime.now(dt.UTC)))
+    for name, bounds in partitions:
+        run(f"CREATE TABLE IF NOT EXISTS {name} PARTITION OF ledger {bounds}")
+    for name in [*schema.metadata.tables, *(name for name, _ in partitions)]:
+        if name in schema.shared:
+            run(f'GRANT {schema.shared_rights.get(name, "SELECT")} ON {name} TO "{app}"')
+            continue
+        run(f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY")
+        run(f"DROP POLICY IF EXISTS tenant_wall ON {name}")
+        run(
+            f"CREATE POLICY tenant_wall ON {name} TO \"{app}\" USING (tenant_id = current_setting('app.tenant_id')::uuid)"
+        )
+    for name in schema.metadata.tables:
+        if name not in schema.shared:
+            # The ledger is append-only: nobody may change or delete what the app wrote.
+            rights = "SELECT, INSERT" if name == "ledger" else "SELECT, INSERT, UPDATE, DELETE"
+            run(f'GRANT {rights} ON {name} TO "{app}"')
+    run(
+        "INSERT INTO relay (id, last_position, watermark, stream_seq) VALUES (1, 0, 0, 0) ON CONFLICT DO NOTHING"
+    )
+    if worker is not None:
+        _secure_worker(run, schema, worker, [name for name, _ in partitions])
+
+
+def _secure_worker(run: object, schema: Schema, worker: str, partitions: list[str]) -> None:
+    assert callable(run)
+    run(f'GRANT USAGE ON SCHEMA public TO "{worker}"')
+    for name, rights in schema.worker.items():
+        run(f'GRANT {rights} ON {name} TO "{worker}"')
+        if name in schema.shared:
+            continue
+        for table in [name, *(partitions if name == "ledger" else ())]:
+            run(f"DROP POLICY IF EXISTS all_tenants ON {table}")
+            run(f'CREATE POLICY all_tenants ON {table} TO "{worker}" USING (true)')
+
+
+def _partitions(now: dt.datetime) -> Iterable[tuple[str, str]]:
+    first = now.year * 12 + now.month - 1
+    for month in range(first, first + _MONTHS_AHEAD + 1):
+        start, end = (f"{each // 12}-{each % 12 + 1:02d}-01 00:00:00+00" for each in (month, month + 1))
+        yield f"ledger_{month // 12}_{month % 12 + 1:02d}", f"FOR VALUES FROM ('{start}') TO ('{end}')"
+    # Catches what lies outside, so that a write never fails for want of a partition.
+    yield "ledger_default", "DEFAULT"

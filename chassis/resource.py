@@ -1,0 +1,120 @@
+"""A kind of record: how it is kept, found by its keys, and locked."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from uuid import UUID
+
+from google.protobuf.message import Message
+from sqlalchemy import Table, bindparam, func, insert, select, update
+from sqlalchemy.sql import Executable
+
+from chassis import contract, ids
+from chassis.errors import Invalid, NotFound, Reason
+from chassis.keys import Key, keys_of
+from chassis.rows import Codec
+
+if TYPE_CHECKING:
+    from chassis.work import Work
+
+M = TypeVar("M", bound=Message)
+
+Prepare = Callable[["Work", M, "M | None"], Awaitable[None]]
+
+
+class Resource(Generic[M]):
+    """A kind of record: its message, its table, and what is special about it.
+
+    ``normalize(record)`` brings its values into the form they are kept and compared in. ``prepare(work, after,
+    before)`` completes a record before it is written and raises Invalid or Precondition where it cannot be as it is;
+    ``before`` is None for a new one. ``keys(record)`` are the natural keys besides external ids, of a normalized
+    record. ``transient`` names the fields that are never kept.
+    """
+
+    def __init__(
+        self,
+        message: type[M],
+        table: Table,
+        *,
+        normalize: Callable[[M], None] | None = None,
+        prepare: Prepare[M] | None = None,
+        keys: Callable[[M], Iterable[Key]] | None = None,
+        transient: Iterable[str] = (),
+    ) -> None:
+        self.message = message
+        self.table = table
+        self.kind = contract.load().by_message[message.DESCRIPTOR.full_name]
+        self.transient = frozenset(transient)
+        self.codec: Codec[M] = Codec(message, self.transient)
+        self.normalize = normalize or _as_it_is
+        self.prepare = prepare
+        self._keys = keys
+        self.name = message.DESCRIPTOR.name
+        by_id = (table.c.tenant_id == bindparam("tenant"), table.c.id == bindparam("id"))
+        self.read_one: Executable = select(table).where(*by_id)
+        self.lock_one: Executable = (
+            select(table, func.clock_timestamp().label("clock")).where(*by_id).with_for_update()
+        )
+        many = (table.c.tenant_id == bindparam("tenant"), table.c.id == func.any(bindparam("ids")))
+        self.read_many: Executable = select(table).where(*many)
+        # In the order of ids, so that two batches that meet wait for each other instead of locking up.
+        self.lock_many: Executable = (
+            select(table, func.clock_timestamp().label("clock"))
+            .where(*many)
+            .order_by(table.c.id)
+            .with_for_update()
+        )
+        written = {
+            column.name: bindparam(f"v_{column.name}") for column in table.c if column.name not in _FIXED
+        }
+        self.insert = insert(table).values(tenant_id=bindparam("tenant"), id=bindparam("v_id"), **written)
+        self.update = (
+            update(table)
+            .where(
+                table.c.tenant_id == bindparam("tenant"),
+                table.c.id == bindparam("v_id"),
+                table.c.revision == bindparam("seen"),
+            )
+            .values(**written)
+        )
+
+    def uuid(self, text: str) -> UUID:
+        """The UUID of one of its ids. Raises Invalid, ID_INVALID, for another kind's."""
+        try:
+            prefix, uuid = ids.decode(text)
+        except ValueError as error:
+            raise Invalid(Reason.REASON_ID_INVALID, f"'id': {error}") from error
+        if prefix != self.kind.prefix:
+            raise Invalid(
+                Reason.REASON_ID_INVALID, f"'id': it is the id of a {prefix}, not of a {self.kind.prefix}"
+            )
+        return uuid
+
+    def keys(self, record: M) -> list[Key]:
+        """The natural keys of a record: its external ids, and what ``keys`` adds."""
+        return keys_of(record, self._keys)
+
+    def missing(self, text: str) -> NotFound:
+        """The failure for a record that is not there."""
+        return NotFound(
+            Reason.REASON_NOT_FOUND, f"there is no {self.kind.prefix} '{text}'", metadata={"id": text}
+        )
+
+
+_FIXED: Final = ("tenant_id", "id")
+
+
+def _as_it_is(_record: Message) -> None:
+    return None
+
+
+@dataclass
+class Record(Generic[M]):
+    """A locked record: as it was, and the copy that is changed."""
+
+    resource: Resource[M]
+    before: M
+    after: M
+    revision: int

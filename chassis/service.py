@@ -1,0 +1,401 @@
+"""One wrapper around every RPC: trace, authenticate, authorise, deadline, validate, idempotency, handler, errors.
+
+It knows bytes and metadata and no transport, so the gateway can host services inside its own process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, ClassVar, Final, TypeVar
+from uuid import UUID
+
+from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.message import DecodeError, Message
+from opentelemetry.trace import SpanKind
+from sqlalchemy import bindparam, insert, select
+
+from chassis import context, contract, telemetry
+from chassis.checks import check, check_required
+from chassis.clients import Channels
+from chassis.context import Call, Caller
+from chassis.db import Database, Tx, constraint_of
+from chassis.errors import (
+    DeadlineExceeded,
+    Denied,
+    Exhausted,
+    Failure,
+    Internal,
+    Invalid,
+    Reason,
+    Unimplemented,
+)
+from chassis.resource import Resource
+from chassis.settings import Settings
+from chassis.standard import Standard
+from chassis.tokens import Sealer, Verifier
+from chassis.work import View, Work
+
+log = telemetry.logger()
+
+DEFAULT_DEADLINE_S: Final = 10.0
+MAX_DEADLINE_S: Final = 30.0
+# A replay is answered for so long.
+IDEMPOTENCY_LIFE: Final = timedelta(hours=24)
+# How long a call may wait for its turn before it is refused.
+_QUEUE_S: Final = 0.05
+_SPAN: Final = {"rpc.system": "grpc"}
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class StartupError(Exception):
+    """The process cannot start as it is; the message says what is missing."""
+
+
+@dataclass
+class Platform:
+    """What every service of a process stands on."""
+
+    kind: str
+    settings: Settings
+    db: Database
+    channels: Channels
+    verifier: Verifier
+    sealer: Sealer
+    # Called after each commit that appended to the ledger.
+    wake: Callable[[], None] = lambda: None
+
+
+class Service:
+    """One gRPC service. Its methods are handlers ``(request, transaction) -> response``.
+
+    A method that writes gets a Work, another a View. The standard methods of ``resource`` need not be written.
+    ``created(request, record, work)`` may do more in the transaction of every creation.
+    """
+
+    serves: ClassVar[str]
+    resource: ClassVar[Resource[Any] | None] = None
+
+    def __init_subclass__(cls, *, serves: str, **rest: Any) -> None:
+        super().__init_subclass__(**rest)
+        cls.serves = serves
+
+    def __init__(self, platform: Platform) -> None:
+        self.platform = platform
+
+    async def created(self, _request: Any, record: Any, _work: Work) -> Any:
+        """Completes a creation; the answer is what the caller gets."""
+        return record
+
+
+def saga(handler: F) -> F:
+    """Marks a handler that needs more than one transaction and opens them itself: ``(request, call)``."""
+    handler.__dict__["own_transactions"] = True
+    return handler
+
+
+@dataclass(frozen=True)
+class _Bound:
+    method: contract.Method
+    request: type[Message]
+    handler: Callable[[Any, Any], Awaitable[Message]]
+    own_transactions: bool
+    batch: bool
+
+
+class _Rehearsal(Exception):
+    """Ends the transaction of a validate_only call without a trace."""
+
+    def __init__(self, response: Message) -> None:
+        self.response = response
+
+
+class Server:
+    """The services of one process behind the wrapper.
+
+    Raises StartupError where the contract declares for this kind what no service here provides, or lacks an option.
+    """
+
+    def __init__(self, platform: Platform, services: Iterable[type[Service]]) -> None:
+        self.platform = platform
+        self._methods: dict[str, _Bound] = {}
+        self._reads = _Gate(platform.settings.concurrency_reads)
+        self._writes = _Gate(platform.settings.concurrency_writes)
+        problems = contract.load().problems()
+        for service in services:
+            problems += self._bind(service(platform))
+        served = {bound.method.service for bound in self._methods.values()}
+        for name, descriptor in contract.load().services.items():
+            if descriptor.file.package == f"crm.{platform.kind}.v1" and name not in served:
+                problems.append(f"{name} is declared but nothing serves it")
+        if problems:
+            raise StartupError("\n".join(problems))
+
+    def _bind(self, service: Service) -> list[str]:
+        problems, standard = [], None
+        if service.resource is not None:
+            standard = Standard(service.resource, service.serves, self.platform.sealer, generated)
+            standard.create_hook = service.created
+        for method in contract.load().methods_of(service.serves):
+            written = getattr(service, method.name, None)
+            handler = written or (standard.handler(method.name) if standard else None)
+            if handler is None and not method.streams:
+                problems.append(f"{method.path} has no method in {type(service).__name__}")
+            elif handler is not None:
+                self._methods[method.path] = _Bound(
+                    method,
+                    generated(method.descriptor.input_type.full_name),
+                    handler,
+                    bool(getattr(handler, "own_transactions", False)),
+                    method.name.startswith("Batch"),
+                )
+        return problems
+
+    @property
+    def services(self) -> list[str]:
+        """The full names of what is served here."""
+        return sorted({bound.method.service for bound in self._methods.values()})
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls are being served."""
+        return self._reads.taken + self._writes.taken
+
+    async def handle(
+        self, path: str, request: bytes, metadata: Mapping[str, str], timeout_s: float | None,
+        caller: Caller | None = None,
+    ) -> bytes:  # fmt: skip
+        """Serves one call on bytes. ``caller`` is given where the process itself vouches for it.
+
+        Raises Failure, and nothing else but CancelledError.
+        """
+        request_id = metadata.get("rapport-request-id") or secrets.token_hex(8)
+        parent = metadata.get("traceparent")
+        with telemetry.span(path.lstrip("/"), kind=SpanKind.SERVER, parent=parent, attributes=_SPAN) as span:
+            try:
+                return await self._serve(path, request, metadata, timeout_s, caller, request_id)
+            except Failure as failure:
+                if isinstance(failure, Internal):
+                    failure.metadata.setdefault("request_id", request_id)
+                telemetry.fail(span, failure)
+                raise
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                telemetry.fail(span, error)
+                log.error("call failed", method=path, request_id=request_id, exc_info=error)
+                raise Internal(
+                    Reason.REASON_INTERNAL, "an internal error; the request id finds it in our logs",
+                    metadata={"request_id": request_id},
+                ) from error  # fmt: skip
+
+    async def _serve(
+        self, path: str, request: bytes, metadata: Mapping[str, str], timeout_s: float | None,
+        caller: Caller | None, request_id: str,
+    ) -> bytes:  # fmt: skip
+        if caller is None:
+            caller = self.platform.verifier.verify(metadata.get("authorization", ""))
+        bound = self._methods.get(path)
+        if bound is None:
+            raise Unimplemented(Reason.REASON_METHOD_UNKNOWN, f"there is no method {path}")
+        if not caller.may(bound.method.permission):
+            raise Denied(
+                Reason.REASON_PERMISSION_DENIED,
+                f"this needs the permission '{bound.method.permission}'",
+                metadata={"permission": bound.method.permission},
+            )
+        limit = min(timeout_s if timeout_s is not None else DEFAULT_DEADLINE_S, MAX_DEADLINE_S)
+        call = Call(caller, path, time.monotonic() + limit, request_id)
+        with context.enter(call):
+            async with self._writes if bound.method.writes else self._reads:
+                try:
+                    async with asyncio.timeout(limit):
+                        response = await self._answer(bound, _parse(bound.request, request), call)
+                except TimeoutError as error:
+                    raise DeadlineExceeded(
+                        Reason.REASON_DEADLINE_EXCEEDED, f"not done within {limit:.1f} s"
+                    ) from error
+        return response if isinstance(response, bytes) else response.SerializeToString()
+
+    async def _answer(self, bound: _Bound, request: Any, call: Call) -> Message | bytes:
+        if not bound.batch:
+            check(request)
+            if not bound.method.name.startswith("Update"):
+                check_request_required(request)
+        if bound.own_transactions:
+            return await bound.handler(request, call)
+        if not bound.method.writes:
+            async with self.platform.db.read(call.caller.tenant) as tx:
+                return await bound.handler(request, View(tx, bound.method))
+        return await self._write(bound, request, call)
+
+    async def _write(self, bound: _Bound, request: Any, call: Call) -> Message | bytes:
+        key = idempotency_key(request, bound.method, call)
+        try:
+            async with self.platform.db.write(call.caller.tenant) as tx:
+                if key is not None and (remembered := await key.look_up(tx)) is not None:
+                    return remembered
+                work = Work(tx, bound.method)
+                response = await bound.handler(request, work)
+                if getattr(request, "validate_only", False):
+                    raise _Rehearsal(response)
+                await work.flush(key.request_id if key else None)
+                if key is not None:
+                    await key.store(tx, work.remembered or response, await work.now())
+        except _Rehearsal as rehearsal:
+            return rehearsal.response
+        except Exception as error:
+            # Two calls with one request id may race; the one that lost answers what the first one answered.
+            if key is not None:
+                async with self.platform.db.read(call.caller.tenant) as tx:
+                    if (remembered := await key.look_up(tx)) is not None:
+                        return remembered
+            if constraint_of(error):
+                raise Invalid(
+                    Reason.REASON_CONFLICT, "another writer took a unique value of this record; try again"
+                ) from error
+            raise
+        self.platform.wake()
+        return response
+
+
+@dataclass(frozen=True)
+class IdempotencyKey:
+    """A request id in its room: the same id of another caller or method is another one."""
+
+    principal: str
+    method: str
+    request_id: UUID
+    digest: bytes
+
+    async def look_up(self, tx: Tx) -> bytes | None:
+        """The first answer, or None. Raises Invalid, REQUEST_ID_REUSED, where another message used the id."""
+        table = tx.schema.idempotency
+        rows = await tx.rows(
+            select(table.c.digest, table.c.response).where(
+                table.c.tenant_id == bindparam("tenant"),
+                table.c.principal_id == bindparam("principal_id"),
+                table.c.method == bindparam("method"),
+                table.c.request_id == bindparam("request_id"),
+                table.c.expire_time > bindparam("now"),
+            ),
+            {**self._named(), "now": await tx.now()},
+        )
+        if not rows:
+            return None
+        if rows[0].digest != self.digest:
+            raise Invalid(
+                Reason.REASON_REQUEST_ID_REUSED,
+                "request_id: it was used with another message; take a new one",
+                violations=[("request_id", "it was used with another message; take a new one")],
+            )
+        return bytes(rows[0].response)
+
+    async def store(self, tx: Tx, response: Message, now: Any) -> None:
+        """Keeps the answer for 24 hours, in the transaction that did the work."""
+        table = tx.schema.idempotency
+        await tx.execute(
+            table.delete().where(
+                table.c.tenant_id == bindparam("tenant"),
+                table.c.principal_id == bindparam("principal_id"),
+                table.c.method == bindparam("method"),
+                table.c.request_id == bindparam("request_id"),
+                table.c.expire_time <= bindparam("now"),
+            ),
+            {**self._named(), "now": now},
+        )
+        await tx.execute(
+            insert(table).values(tenant_id=bindparam("tenant")),
+            {
+                **self._named(),
+                "digest": self.digest,
+                "response": response.SerializeToString(deterministic=True),
+                "expire_time": now + IDEMPOTENCY_LIFE,
+            },
+        )
+
+    def _named(self) -> dict[str, Any]:
+        return {"principal_id": self.principal, "method": self.method, "request_id": self.request_id}
+
+
+def idempotency_key(request: Any, method: contract.Method, call: Call) -> IdempotencyKey | None:
+    """The key of a request that carries a request id, else None."""
+    text = getattr(request, "request_id", "")
+    if not text:
+        return None
+    bare = type(request)()
+    bare.CopyFrom(request)
+    bare.ClearField("request_id")
+    digest = hashlib.sha256(bare.SerializeToString(deterministic=True)).digest()
+    try:
+        request_id = UUID(text)
+    except ValueError as error:
+        raise Invalid(
+            Reason.REASON_FIELD_INVALID,
+            "request_id: it is a UUID",
+            violations=[("request_id", "it is a UUID")],
+        ) from error
+    return IdempotencyKey(call.caller.principal, method.path, request_id, digest)
+
+
+def check_request_required(request: Message) -> None:
+    """Raises Invalid where a request misses a field of its own; what a record needs is checked when it is whole."""
+    bare = type(request)()
+    bare.CopyFrom(request)
+    for field, _ in request.ListFields():
+        if field.message_type is not None and contract.load().by_message.get(field.message_type.full_name):
+            getattr(bare, field.name).Clear()
+            getattr(bare, field.name).SetInParent()
+    missing: list[tuple[str, str]] = []
+    try:
+        check_required(bare)
+    except Invalid as failure:
+        inside = tuple(
+            f"{field.name}." for field, _ in bare.ListFields()
+            if field.message_type is not None and contract.load().by_message.get(field.message_type.full_name)
+        )  # fmt: skip
+        missing = [each for each in failure.violations if not each[0].startswith(inside or ("\0",))]
+    if missing:
+        raise Invalid(Reason.REASON_FIELD_REQUIRED, f"{missing[0][0]}: {missing[0][1]}", violations=missing)
+
+
+def generated(full_name: str) -> Any:
+    """The generated class of a message, as handlers know it."""
+    return message_factory.GetMessageClass(descriptor_pool.Default().FindMessageTypeByName(full_name))
+
+
+def _parse(kind: type[Message], request: bytes) -> Message:
+    try:
+        return kind.FromString(request)
+    except DecodeError as error:
+        raise Invalid(Reason.REASON_BODY_MALFORMED, f"the message is no {kind.DESCRIPTOR.name}") from error
+
+
+class _Gate:
+    """Lets so many calls in at once; the others wait a moment and are then refused."""
+
+    def __init__(self, limit: int) -> None:
+        self._free = asyncio.Semaphore(limit)
+        self.taken = 0
+
+    async def __aenter__(self) -> None:
+        if self._free.locked():
+            try:
+                await asyncio.wait_for(self._free.acquire(), _QUEUE_S)
+            except TimeoutError as error:
+                raise Exhausted(
+                    Reason.REASON_OVERLOADED, "too many calls at once; try again", retry_s=_QUEUE_S
+                ) from error
+        else:
+            await self._free.acquire()
+        self.taken += 1
+
+    async def __aexit__(self, *_: object) -> None:
+        self.taken -= 1
+        self._free.release()

@@ -1,0 +1,399 @@
+"""The standard and batch methods of a resource (AIP-131 to 135, 164, 231 to 235), from its descriptors alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final
+
+from crm.type.v1.common_pb2 import Outcome
+from google.protobuf.message import Message
+from sqlalchemy import bindparam, select
+
+from chassis import contract, masks
+from chassis.checks import check, check_required, clear_output_only
+from chassis.errors import Failure, Invalid, Precondition, Reason
+from chassis.query import condition, page_of, parse_order
+from chassis.resource import Record, Resource
+from chassis.rows import moment, timestamp
+from chassis.tokens import Sealer
+from chassis.upsert import Upsert
+from chassis.work import View, Work, check_lock
+
+Handler = Callable[[Any, Any], Awaitable[Message]]
+MAX_BATCH: Final = 1_000
+
+
+class Standard:
+    """The standard methods of one resource, each as a handler ``(request, transaction) -> response``."""
+
+    def __init__(
+        self, resource: Resource[Any], service: str, sealer: Sealer, generated: Callable[[str], Any]
+    ) -> None:
+        self.resource = resource
+        self._sealer = sealer
+        self._package = service.rpartition(".")[0]
+        self._generated = generated
+        self.field = re.sub(r"(?<!^)(?=[A-Z])", "_", resource.name).lower()
+        self.create_hook: Callable[[Message, Message, Work], Awaitable[Message]] | None = None
+
+    def handler(self, method: str) -> Handler | None:
+        """The handler of a method by its name, or None where it is no standard one."""
+        name = self.resource.name
+        plain: dict[str, Handler] = {
+            f"Get{name}": self.get,
+            f"Create{name}": self.create,
+            f"Update{name}": self.update,
+            f"Delete{name}": self.delete,
+            f"Undelete{name}": self.undelete,
+            f"List{name}Revisions": self.list_revisions,
+        }
+        if method in plain:
+            return plain[method]
+        for prefix, handler in (
+            ("BatchGet", self.batch_get),
+            ("BatchCreate", self.batch_create),
+            ("BatchUpdate", self.batch_update),
+            ("BatchDelete", self.batch_delete),
+            ("BatchUpsert", self.batch_upsert),
+            ("List", self.list),
+        ):
+            if method.startswith(prefix):
+                return handler
+        return None
+
+    def _response(self, method: contract.Method | None) -> Any:
+        assert method is not None
+        return self._generated(method.descriptor.output_type.full_name)()
+
+    def _resource_in(self, request: Any) -> Any:
+        return getattr(request, self.field)
+
+    async def get(self, request: Any, tx: View) -> Message:
+        """Reads one record, as it is or as it was."""
+        wanted = masks.wanted(request.read_mask, self.resource.message.DESCRIPTOR)
+        if request.HasField("as_of"):
+            record = await self._as_of(request, tx)
+        else:
+            record = await tx.get(self.resource, request.id)
+        return _only(record, wanted)
+
+    async def _as_of(self, request: Any, tx: View) -> Message:
+        ledger = tx.schema.ledger
+        rows = await tx.rows(
+            select(ledger.c.after)
+            .where(
+                ledger.c.tenant_id == bindparam("tenant"),
+                ledger.c.entity_id == bindparam("entity_id"),
+                ledger.c.commit_time <= bindparam("as_of"),
+            )
+            .order_by(ledger.c.revision.desc())
+            .limit(1),
+            {"entity_id": request.id, "as_of": moment(request.as_of)},
+        )
+        if not rows:
+            raise self.resource.missing(request.id)
+        return self.resource.message.FromString(rows[0].after)
+
+    async def list(self, request: Any, tx: View) -> Message:
+        """Lists a page of records."""
+        table, descriptor = self.resource.table, self.resource.message.DESCRIPTOR
+        order = parse_order(request.order_by, descriptor, table)
+        query = (
+            tx.tenant,
+            self.resource.kind.full_name,
+            request.filter,
+            request.order_by,
+            request.show_deleted,
+        )
+        page = page_of(self._sealer, request.page_size, request.page_token, query)
+        wanted = masks.wanted(request.read_mask, descriptor)
+        statement = select(table).where(
+            table.c.tenant_id == bindparam("tenant"), condition(request.filter, descriptor, table)
+        )
+        if not request.show_deleted:
+            statement = statement.where(table.c.delete_time.is_(None))
+        if page.after is not None:
+            statement = statement.where(order.after(page.after))
+        rows = await tx.rows(statement.order_by(*order.clauses()).limit(page.size + 1))
+        response = self._response(tx.method)
+        records = getattr(response, response.DESCRIPTOR.fields[0].name)
+        for row in rows[: page.size]:
+            records.append(self.resource.codec.message(row._mapping, wanted))
+        if len(rows) > page.size:
+            response.next_page_token = page.next_token(order.values(rows[page.size - 1]._mapping))
+        return response  # type: ignore[no-any-return]
+
+    async def create(self, request: Any, tx: Work) -> Message:
+        """Makes one record."""
+        record = self._resource_in(request)
+        clear_output_only(record)
+        return await self._create(request, record, tx, claimed=False)
+
+    async def _create(self, request: Any, record: Any, tx: Work, *, claimed: bool) -> Message:
+        occur_time = request.occur_time if request.HasField("occur_time") else None
+        made = await tx.create(self.resource, record, occur_time=occur_time, claimed=claimed)
+        return await self.create_hook(request, made, tx) if self.create_hook is not None else made
+
+    async def update(self, request: Any, tx: Work) -> Message:
+        """Changes fields of one record."""
+        patch = self._resource_in(request)
+        if not patch.id:
+            raise _required(f"{self.field}.id")
+        record = await tx.lock(self.resource, patch.id, patch.etag)
+        return await self._update(request, record, tx)
+
+    async def _update(self, request: Any, record: Record[Any], tx: Work) -> Message:
+        patch = self._resource_in(request)
+        clear_output_only(patch, frozenset({"id"}))
+        paths = request.update_mask.paths
+        if list(paths) == ["*"]:
+            paths = [
+                each.name for each in patch.DESCRIPTOR.fields
+                if not contract.is_output_only(each) and each.name != "etag"
+            ]  # fmt: skip
+        masks.apply(record.after, patch, paths or masks.present(patch))
+        return await tx.update(
+            record, occur_time=request.occur_time if request.HasField("occur_time") else None
+        )
+
+    async def delete(self, request: Any, tx: Work) -> Message:
+        """Deletes one record softly."""
+        record = await tx.lock(self.resource, request.id, request.etag)
+        return await self._delete(request, record, tx)
+
+    async def _delete(self, request: Any, record: Record[Any], tx: Work) -> Message:
+        record.after.delete_time.CopyFrom(timestamp(await tx.now()))
+        return await tx.update(
+            record, "deleted", occur_time=request.occur_time if request.HasField("occur_time") else None
+        )
+
+    async def undelete(self, request: Any, tx: Work) -> Message:
+        """Takes back a deletion."""
+        record = await tx.lock(self.resource, request.id, request.etag, deleted=True)
+        if not record.before.HasField("delete_time"):
+            raise Precondition(Reason.REASON_NOT_DELETED, f"{request.id} is not deleted")
+        record.after.ClearField("delete_time")
+        return await tx.update(
+            record, "undeleted", occur_time=request.occur_time if request.HasField("occur_time") else None
+        )
+
+    async def list_revisions(self, request: Any, tx: View) -> Message:
+        """Lists a record's history from the ledger, the last revision first."""
+        await tx.get(self.resource, request.id)
+        ledger = tx.schema.ledger
+        page = page_of(
+            self._sealer, request.page_size, request.page_token, (tx.tenant, "revisions", request.id)
+        )
+        statement = select(ledger).where(
+            ledger.c.tenant_id == bindparam("tenant"), ledger.c.entity_id == bindparam("entity_id")
+        )
+        if page.after is not None:
+            statement = statement.where(ledger.c.revision < page.after[0])
+        statement = statement.order_by(ledger.c.revision.desc()).limit(page.size + 1)
+        rows = await tx.rows(statement, {"entity_id": request.id})
+        response = self._response(tx.method)
+        for row in rows[: page.size]:
+            self._add_revision(response.revisions.add(), row)
+        if len(rows) > page.size:
+            response.next_page_token = page.next_token([rows[page.size - 1].revision])
+        return response  # type: ignore[no-any-return]
+
+    def _add_revision(self, entry: Any, row: Any) -> None:
+        revision = entry.revision
+        revision.revision = row.revision
+        revision.type = row.type
+        revision.changed.paths.extend(row.changed)
+        revision.actor = row.actor
+        revision.occur_time.CopyFrom(timestamp(row.occur_time))
+        revision.commit_time.CopyFrom(timestamp(row.commit_time))
+        revision.trace_id = row.trace_context.split("-")[1] if row.trace_context else ""
+        revision.event_id = str(row.event_id)
+        getattr(entry, self.field).ParseFromString(row.after)
+
+    async def batch_get(self, request: Any, tx: View) -> Message:
+        """Reads many records, each with a result of its own."""
+        _check_size(len(request.ids), "ids")
+        wanted = masks.wanted(request.read_mask, self.resource.message.DESCRIPTOR)
+        found = await tx.get_many(self.resource, request.ids)
+        response = self._response(tx.method)
+        for each in request.ids:
+            result = response.results.add()
+            if each in found:
+                getattr(result, self.field).CopyFrom(_only(found[each], wanted))
+                result.outcome = Outcome.OUTCOME_READ
+            else:
+                result.status.CopyFrom(self.resource.missing(each).status())
+        return response  # type: ignore[no-any-return]
+
+    async def batch_create(self, request: Any, tx: Work) -> Message:
+        """Makes many records."""
+        items = self._items(request)
+        for item in items:
+            clear_output_only(self._resource_in(item))
+        upsert = Upsert(self.resource, tx)
+        await upsert.claim([self._resource_in(item) for item in items])
+
+        async def one(item: Any, _index: int) -> tuple[Message, int]:
+            check(item)
+            check_required(item)
+            record = self._resource_in(item)
+            self.resource.normalize(record)
+            upsert.refuse_taken(record)
+            made = await self._create(item, record, tx, claimed=True)
+            upsert.remember(made)
+            return made, Outcome.OUTCOME_CREATED
+
+        return await self._each(request, items, tx, one)
+
+    async def batch_update(self, request: Any, tx: Work) -> Message:
+        """Changes many records."""
+        items = self._items(request)
+        records = await tx.lock_many(
+            self.resource, _well_formed(self._resource_in(item).id for item in items)
+        )
+
+        async def one(item: Any, _index: int) -> tuple[Message, int]:
+            check(item)
+            patch = self._resource_in(item)
+            if not patch.id:
+                raise _required(f"{self.field}.id")
+            record = _locked(self.resource, records, patch.id)
+            check_lock(record, patch.etag)
+            revision = record.revision
+            made = await self._update(item, record, tx)
+            return made, Outcome.OUTCOME_UPDATED if record.revision > revision else Outcome.OUTCOME_UNCHANGED
+
+        return await self._each(request, items, tx, one)
+
+    async def batch_delete(self, request: Any, tx: Work) -> Message:
+        """Deletes many records softly."""
+        items = self._items(request)
+        records = await tx.lock_many(self.resource, _well_formed(item.id for item in items))
+
+        async def one(item: Any, _index: int) -> tuple[Message, int]:
+            check(item)
+            check_required(item)
+            record = _locked(self.resource, records, item.id)
+            check_lock(record, item.etag)
+            return await self._delete(item, record, tx), Outcome.OUTCOME_DELETED
+
+        return await self._each(request, items, tx, one)
+
+    async def batch_upsert(self, request: Any, tx: Work) -> Message:
+        """Makes or changes many records, found by their natural keys."""
+        items = self._items(request)
+        for item in items:
+            clear_output_only(self._resource_in(item))
+        upsert = Upsert(self.resource, tx)
+        await upsert.claim([self._resource_in(item) for item in items])
+        await upsert.lock_matches()
+
+        async def one(item: Any, _index: int) -> tuple[Message, int]:
+            check(item)
+            check_required_shallow(item, self.field)
+            record = self._resource_in(item)
+            self.resource.normalize(record)
+            match = upsert.match(record)
+            occur_time = item.occur_time if item.HasField("occur_time") else None
+            if match is None:
+                made = await self._create(item, record, tx, claimed=True)
+                upsert.remember(made)
+                return made, Outcome.OUTCOME_CREATED
+            check_lock(match, record.etag)
+            revision = match.revision
+            made = await upsert.merge(match, record, list(item.update_mask.paths), occur_time)
+            return made, Outcome.OUTCOME_UPDATED if match.revision > revision else Outcome.OUTCOME_UNCHANGED
+
+        return await self._each(request, items, tx, one)
+
+    def _items(self, request: Any) -> Any:
+        _check_size(len(request.requests), "requests")
+        for index, item in enumerate(request.requests):
+            for name in ("request_id", "validate_only"):
+                if name in item.DESCRIPTOR.fields_by_name and getattr(item, name):
+                    path = f"requests[{index}].{name}"
+                    raise Invalid(
+                        Reason.REASON_FIELD_INVALID,
+                        f"{path}: it belongs to the whole batch",
+                        violations=[(path, "it belongs to the whole batch")],
+                    )
+        return request.requests
+
+    async def _each(
+        self,
+        request: Any,
+        items: Iterable[Any],
+        tx: Work,
+        one: Callable[[Any, int], Awaitable[tuple[Message, int]]],
+    ) -> Message:
+        """Does the items one by one. A failing item has its status, or fails the call where it is atomic."""
+        response = self._response(tx.method)
+        for index, item in enumerate(items):
+            result = response.results.add()
+            mark = tx.changed
+            try:
+                record, outcome = await one(item, index)
+            except Failure as failure:
+                tx.forget_since(mark)
+                named = _in_batch(failure, index)
+                if request.atomic:
+                    raise named from failure
+                result.status.CopyFrom(named.status())
+            else:
+                getattr(result, self.field).CopyFrom(record)
+                result.outcome = outcome
+        return response  # type: ignore[no-any-return]
+
+
+def _only(record: Message, wanted: frozenset[str] | None) -> Message:
+    if wanted is not None:
+        for field, _ in record.ListFields():
+            if field.name not in wanted:
+                record.ClearField(field.name)
+    return record
+
+
+def _check_size(count: int, field: str) -> None:
+    if not 1 <= count <= MAX_BATCH:
+        message = f"a batch has 1 to {MAX_BATCH} items, not {count}"
+        raise Invalid(Reason.REASON_FIELD_INVALID, f"{field}: {message}", violations=[(field, message)])
+
+
+def _well_formed(ids: Iterable[str]) -> list[str]:
+    """The ids that can be looked up; the others get their error with their item."""
+    from chassis.ids import decode
+
+    found = []
+    for each in ids:
+        try:
+            decode(each)
+        except ValueError:
+            continue
+        found.append(each)
+    return found
+
+
+def _locked(resource: Resource[Any], records: dict[str, Record[Any]], record_id: str) -> Record[Any]:
+    if record_id not in records:
+        raise resource.missing(record_id)
+    return records[record_id]
+
+
+def check_required_shallow(item: Message, field: str) -> None:
+    """An upsert may leave out required fields of a record that exists; only the record itself must be there."""
+    if not item.HasField(field):
+        raise _required(field)
+
+
+def _required(path: str) -> Invalid:
+    return Invalid(
+        Reason.REASON_FIELD_REQUIRED, f"{path}: it is required", violations=[(path, "it is required")]
+    )
+
+
+def _in_batch(failure: Failure, index: int) -> Failure:
+    """The failure as the batch's caller reads it: with the place of the item."""
+    failure.message = f"requests[{index}]: {failure.message}"
+    failure.violations = [(f"requests[{index}].{path}", text) for path, text in failure.violations]
+    return failure

@@ -1,0 +1,99 @@
+"""Finding the record that an item of a batch means, by its natural keys, safely beside other writers."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from chassis import ids, masks
+from chassis.errors import Aborted, Failure, Precondition, Reason
+from chassis.keys import Key, claim
+from chassis.resource import Record, Resource
+from chassis.work import Work, key_taken
+
+
+class Upsert:
+    """The keys of a batch, claimed once for all its items, and the records that hold them."""
+
+    def __init__(self, resource: Resource[Any], work: Work) -> None:
+        self._resource = resource
+        self._work = work
+        self._holders: dict[tuple[str, str], list[UUID]] = {}
+        self._records: dict[str, Record[Any]] = {}
+
+    async def claim(self, records: Sequence[Any]) -> None:
+        """Locks the keys of all records, in one order for every writer, and reads who holds them."""
+        keys = []
+        for record in records:
+            try:
+                self._resource.normalize(record)
+            except Failure:
+                # The item itself is answered with this, when its turn comes.
+                continue
+            keys += self._resource.keys(record)
+        for key, holders in (
+            await claim(self._work, self._resource.kind.prefix, list(dict.fromkeys(keys)))
+        ).items():
+            self._holders[key.kind, key.value] = holders
+
+    async def lock_matches(self) -> None:
+        """Locks every record that holds one of the keys."""
+        prefix = self._resource.kind.prefix
+        held = {ids.encode(prefix, each) for holders in self._holders.values() for each in holders}
+        self._records = await self._work.lock_many(self._resource, held)
+
+    def match(self, record: Any) -> Record[Any] | None:
+        """The one record that ``record`` means, or None where it is new.
+
+        An exclusive key decides; else the others must agree. Raises Precondition, AMBIGUOUS_KEY, where several match.
+        """
+        keys = self._resource.keys(record)
+        found = self._held(key for key in keys if key.exclusive) or self._held(keys)
+        if len(found) > 1:
+            names = [ids.encode(self._resource.kind.prefix, each) for each in sorted(found)]
+            raise Precondition(
+                Reason.REASON_AMBIGUOUS_KEY,
+                f"the keys match {len(names)} records: {', '.join(names)}; name one by an external id",
+                metadata={"ids": ",".join(names)},
+            )
+        return self._records[ids.encode(self._resource.kind.prefix, found.pop())] if found else None
+
+    def _held(self, keys: Iterable[Key]) -> set[UUID]:
+        return {each for key in keys for each in self._holders.get((key.kind, key.value), ())}
+
+    def refuse_taken(self, record: Any) -> None:
+        """Raises AlreadyExists, KEY_TAKEN, where a record holds an exclusive key of ``record``."""
+        for key in self._resource.keys(record):
+            if key.exclusive and (holders := self._holders.get((key.kind, key.value))):
+                raise key_taken(self._resource, key, holders[0])
+
+    def remember(self, made: Any) -> None:
+        """Takes a record that the batch made, so that a later item of the batch finds it."""
+        uuid = self._resource.uuid(made.id)
+        self._records[made.id] = self._work.record_of(self._resource, made)
+        for key in self._resource.keys(made):
+            holders = self._holders.setdefault((key.kind, key.value), [])
+            if uuid not in holders:
+                holders.append(uuid)
+
+    async def merge(
+        self, match: Record[Any], record: Any, paths: list[str], occur_time: Timestamp | dt.datetime | None
+    ) -> Message:
+        """Changes a matched record to what ``record`` says; external ids are added, not replaced."""
+        known = [(each.system, each.id) for each in match.after.external_ids]
+        added = [each for each in record.external_ids if (each.system, each.id) not in known]
+        paths = [path for path in paths or masks.present(record) if path != "external_ids"]
+        masks.apply(match.after, record, paths)
+        match.after.external_ids.extend(added)
+        for key in self._resource.keys(match.after):
+            others = [each for each in self._holders.get((key.kind, key.value), ()) if key.exclusive]
+            if others and ids.encode(self._resource.kind.prefix, others[0]) != match.before.id:
+                raise Aborted(Reason.REASON_KEY_TAKEN, f"another record holds this {key.kind}")
+        made: Message = await self._work.update(match, occur_time=occur_time, claimed=True)
+        self.remember(made)
+        return made

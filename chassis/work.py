@@ -1,0 +1,341 @@
+"""A unit of work: what one call reads and changes in one transaction, with the ledger row of every change.
+
+Changes are collected and written together by ``flush``, after the rows they concern were locked.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from sqlalchemy import bindparam, delete, insert
+
+from chassis import context, contract, ids, telemetry
+from chassis.checks import check_required
+from chassis.db import Tx
+from chassis.errors import Aborted, AlreadyExists, Denied, Invalid, Precondition, Reason
+from chassis.keys import Key, claim
+from chassis.resource import Record, Resource
+from chassis.rows import etag, moment, timestamp
+
+M = TypeVar("M", bound=Message)
+
+# How far a caller's clock may run ahead before its "now" counts as the future.
+CLOCK_TOLERANCE: Final = dt.timedelta(seconds=5)
+
+
+@dataclass
+class _Change:
+    resource: Resource[Any]
+    verb: str
+    before: Message | None
+    after: Message
+    revision: int
+    occur_time: dt.datetime
+    event_id: UUID = field(default_factory=ids.new_uuid)
+
+
+class View(Tx):
+    """A transaction that reads records."""
+
+    def __init__(self, tx: Tx, method: contract.Method | None = None) -> None:
+        super().__init__(tx._connection, tx.tenant, tx.schema)
+        self.method = method
+
+    async def get(self, resource: Resource[M], record_id: str) -> M:
+        """The record, deleted or not. Raises NotFound where there is none."""
+        rows = await self.rows(resource.read_one, {"id": resource.uuid(record_id)})
+        if not rows:
+            raise resource.missing(record_id)
+        return resource.codec.message(rows[0]._mapping)
+
+    async def get_many(self, resource: Resource[M], record_ids: Sequence[str]) -> dict[str, M]:
+        """Those of the records that exist, by id."""
+        rows = await self.rows(resource.read_many, {"ids": [resource.uuid(each) for each in record_ids]})
+        return {
+            ids.encode(resource.kind.prefix, row.id): resource.codec.message(row._mapping) for row in rows
+        }
+
+
+class Work(View):
+    """A transaction that changes records. Nothing is written before ``flush``, which the RPC wrapper calls."""
+
+    def __init__(self, tx: Tx, method: contract.Method | None = None) -> None:
+        super().__init__(tx, method)
+        self._changes: list[_Change] = []
+        # What a repeated call is answered with where that must differ from the first answer, as with secrets.
+        self.remembered: Message | None = None
+
+    async def lock(
+        self, resource: Resource[M], record_id: str, etag: str = "", *, deleted: bool = False
+    ) -> Record[M]:
+        """The record, locked until the transaction ends, so that writers wait for each other.
+
+        Raises NotFound; Aborted (ETAG_MISMATCH, with the current etag) where ``etag`` is another; Precondition
+        (DELETED) for a deleted one unless ``deleted``.
+        """
+        rows = await self.rows(resource.lock_one, {"id": resource.uuid(record_id)})
+        if not rows:
+            raise resource.missing(record_id)
+        self.saw_clock(rows[0].clock)
+        record = self._record(resource, rows[0])
+        check_lock(record, etag, deleted=deleted)
+        return record
+
+    async def lock_many(self, resource: Resource[M], record_ids: Iterable[str]) -> dict[str, Record[M]]:
+        """Those of the records that exist, locked, by id; deleted ones too."""
+        wanted = sorted({resource.uuid(each) for each in record_ids})
+        rows = await self.rows(resource.lock_many, {"ids": wanted}) if wanted else ()
+        for row in rows:
+            self.saw_clock(row.clock)
+        return {ids.encode(resource.kind.prefix, row.id): self._record(resource, row) for row in rows}
+
+    def _record(self, resource: Resource[M], row: Any) -> Record[M]:
+        before = resource.codec.message(row._mapping)
+        after = resource.message()
+        after.CopyFrom(before)
+        return Record(resource, before, after, row.revision)
+
+    async def create(
+        self, resource: Resource[M], record: M, *, occur_time: Timestamp | dt.datetime | None = None,
+        record_id: UUID | None = None, claimed: bool = False,
+    ) -> M:  # fmt: skip
+        """A new record with what ``record`` says; the answer is the record as it will be.
+
+        ``record_id`` fixes its id, where the same record must come out of a repetition. ``claimed`` says that its
+        keys were claimed before. Raises Invalid, AlreadyExists (KEY_TAKEN), Denied for a backdated time.
+        """
+        now = await self.now()
+        after = resource.message()
+        after.CopyFrom(record)
+        after.id = ids.encode(resource.kind.prefix, record_id or ids.new_uuid())  # type: ignore[attr-defined]
+        happened = self._happened(resource, occur_time, now)
+        stamp = timestamp(now)
+        after.create_time.CopyFrom(stamp)  # type: ignore[attr-defined]
+        after.update_time.CopyFrom(stamp)  # type: ignore[attr-defined]
+        if resource.kind.occur_field:
+            getattr(after, resource.kind.occur_field).CopyFrom(timestamp(happened))
+        resource.normalize(after)
+        if resource.prepare is not None:
+            await resource.prepare(self, after, None)
+        check_required(after)
+        after.etag = etag(1)  # type: ignore[attr-defined]
+        if not claimed:
+            await self._claim(resource, after)
+        self._changes.append(_Change(resource, "created", None, after, 1, happened))
+        return after
+
+    async def update(
+        self, record: Record[M], verb: str = "updated", *, occur_time: Timestamp | dt.datetime | None = None,
+        claimed: bool = False,
+    ) -> M:  # fmt: skip
+        """Writes ``record.after`` as the record's next revision; the answer is the record as it will be.
+
+        An ``updated`` that changes nothing writes nothing. A record may be updated several times in one unit of work.
+        """
+        resource, after = record.resource, record.after
+        resource.normalize(after)
+        if resource.prepare is not None:
+            await resource.prepare(self, after, record.before)
+        if verb == "updated" and after == record.before:
+            return record.before
+        check_required(after)
+        now = await self.now()
+        happened = self._happened(resource, occur_time, now)
+        after.update_time.CopyFrom(timestamp(now))  # type: ignore[attr-defined]
+        after.etag = etag(record.revision + 1)  # type: ignore[attr-defined]
+        if not claimed:
+            await self._claim(resource, after, record.before)
+        self._changes.append(_Change(resource, verb, record.before, after, record.revision + 1, happened))
+        record.before, record.revision = after, record.revision + 1
+        record.after = resource.message()
+        record.after.CopyFrom(after)
+        return after
+
+    def record_of(self, resource: Resource[M], created: M) -> Record[M]:
+        """A record that this unit of work created, to change it further."""
+        after = resource.message()
+        after.CopyFrom(created)
+        return Record(resource, created, after, int(created.etag.strip('"')))  # type: ignore[attr-defined]
+
+    async def _claim(self, resource: Resource[M], after: M, before: M | None = None) -> None:
+        held = {key for key in resource.keys(before) if key.exclusive} if before is not None else set()
+        wanted = [key for key in resource.keys(after) if key.exclusive and key not in held]
+        if not wanted or after.HasField("delete_time"):
+            return
+        taken = await claim(self, resource.kind.prefix, wanted)
+        uuid = resource.uuid(after.id)  # type: ignore[attr-defined]
+        for key in wanted:
+            if holder := next((each for each in taken.get(key, ()) if each != uuid), None):
+                raise key_taken(resource, key, holder)
+
+    def _happened(
+        self, resource: Resource[Any], occur_time: Timestamp | dt.datetime | None, now: dt.datetime
+    ) -> dt.datetime:
+        if occur_time is None or (isinstance(occur_time, Timestamp) and not occur_time.ByteSize()):
+            return now
+        given = moment(occur_time) if isinstance(occur_time, Timestamp) else occur_time
+        if given > now + CLOCK_TOLERANCE:
+            raise Invalid(
+                Reason.REASON_TIME_INVALID,
+                "occur_time: it lies in the future",
+                violations=[("occur_time", "it lies in the future")],
+            )
+        permission = f"{resource.kind.plural}.backdate"
+        call = context.current_or_none()
+        if given < now - CLOCK_TOLERANCE and call is not None and not call.caller.may(permission):
+            raise Denied(
+                Reason.REASON_PERMISSION_DENIED, f"a time in the past needs the permission '{permission}'"
+            )
+        return min(given, now)
+
+    @property
+    def changed(self) -> int:
+        """How many changes wait to be written."""
+        return len(self._changes)
+
+    def forget_since(self, mark: int) -> None:
+        """Drops the changes collected after ``changed`` was ``mark``: an item of a batch failed half-way."""
+        del self._changes[mark:]
+
+    async def flush(self, request_id: UUID | None = None) -> None:
+        """Writes every collected change: rows, natural keys and ledger."""
+        changes, self._changes = self._changes, []
+        if not changes:
+            return
+        now = await self.now()
+        await self._write_rows(changes)
+        await self._write_keys(changes)
+        await self.execute_many(
+            insert(self.schema.ledger).values(tenant_id=bindparam("tenant")),
+            [self._ledger_row(change, now, request_id) for change in changes],
+        )
+
+    async def _write_rows(self, changes: list[_Change]) -> None:
+        # Only a record's last state is written; its revisions in between stand in the ledger.
+        first: dict[str, _Change] = {}
+        last: dict[str, _Change] = {}
+        for change in changes:
+            key = change.after.id  # type: ignore[attr-defined]
+            first.setdefault(key, change)
+            last[key] = change
+        inserts: dict[Resource[Any], list[dict[str, Any]]] = {}
+        for key, change in last.items():
+            values = {f"v_{name}": value for name, value in change.resource.codec.row(change.after).items()}
+            values["v_revision"] = change.revision
+            if first[key].before is None:
+                inserts.setdefault(change.resource, []).append(values)
+                continue
+            values["seen"] = first[key].revision - 1
+            if await self.execute(change.resource.update, values) != 1:
+                raise Aborted(Reason.REASON_CONFLICT, "another writer was faster; try again", retry_s=0.05)
+        for resource, rows in inserts.items():
+            await self.execute_many(resource.insert, rows)
+
+    async def _write_keys(self, changes: list[_Change]) -> None:
+        table = self.schema.natural_keys
+        gone, new = [], []
+        for change in changes:
+            before = set(change.resource.keys(change.before)) if change.before is not None else set()
+            after = set(change.resource.keys(change.after))
+            if change.before is not None and change.before.HasField("delete_time"):
+                before = set()
+            if change.after.HasField("delete_time"):
+                after = set()
+            uuid = change.resource.uuid(change.after.id)  # type: ignore[attr-defined]
+            prefix = change.resource.kind.prefix
+            gone += [_key_row(prefix, key, uuid) for key in before - after]
+            new += [_key_row(prefix, key, uuid) | {"exclusive": key.exclusive} for key in after - before]
+        if gone:
+            await self.execute_many(
+                delete(table).where(
+                    *(
+                        table.c[name] == bindparam(f"k_{name}")
+                        for name in ("resource", "kind", "value", "id")
+                    ),
+                    table.c.tenant_id == bindparam("tenant"),
+                ),
+                [{f"k_{name}": value for name, value in row.items()} for row in gone],
+            )
+        await self.execute_many(insert(table).values(tenant_id=bindparam("tenant")), new)
+
+    def _ledger_row(self, change: _Change, now: dt.datetime, request_id: UUID | None) -> dict[str, Any]:
+        call = context.current_or_none()
+        before = change.before
+        return {
+            "event_id": change.event_id,
+            "entity_id": change.after.id,  # type: ignore[attr-defined]
+            "revision": change.revision,
+            "type": f"{change.resource.kind.full_name}.{change.verb}",
+            "before": before.SerializeToString() if before is not None else b"",
+            "after": change.after.SerializeToString(),
+            "changed": changed_fields(before, change.after),
+            "actor": call.caller.principal if call else f"service:{self.schema.name}",
+            "cause_event_id": call.cause_event_id if call else None,
+            "request_id": request_id,
+            "trace_context": telemetry.traceparent(),
+            "occur_time": change.occur_time,
+            "commit_time": now,
+            "position": None,
+            "stream_seq": None,
+        }
+
+
+def _key_row(prefix: str, key: Key, uuid: UUID) -> dict[str, Any]:
+    return {"resource": prefix, "kind": key.kind, "value": key.value, "id": uuid}
+
+
+def check_lock(record: Record[Any], wanted: str, *, deleted: bool = False) -> None:
+    """Raises Aborted where ``wanted`` is not the record's etag, Precondition where it is deleted and must not be."""
+    current = record.before.etag
+    if wanted and wanted != current:
+        raise Aborted(
+            Reason.REASON_ETAG_MISMATCH,
+            f"the record has changed: its etag is {current}, not {wanted}; read it again",
+            metadata={"etag": current},
+        )
+    if record.before.HasField("delete_time") and not deleted:
+        raise Precondition(Reason.REASON_DELETED, f"{record.before.id} is deleted; undelete it first")
+
+
+def key_taken(resource: Resource[Any], key: Key, holder: UUID) -> AlreadyExists:
+    """The failure for a key that another record holds."""
+    return AlreadyExists(
+        Reason.REASON_KEY_TAKEN,
+        f"another {resource.kind.prefix} holds this {key.kind}",
+        metadata={"kind": key.kind, "id": ids.encode(resource.kind.prefix, holder)},
+    )
+
+
+# They change with every write and say nothing of their own.
+_BOOKKEEPING: Final = frozenset({"etag", "update_time"})
+
+
+def changed_fields(before: Message | None, after: Message) -> list[str]:
+    """The names of the fields that differ, in the order of the message; all that are set for a new record."""
+    names = []
+    for each in after.DESCRIPTOR.fields:
+        if each.name in _BOOKKEEPING:
+            continue
+        had = before is not None and _is_set(before, each)
+        has = _is_set(after, each)
+        if had != has or (has and getattr(before, each.name) != getattr(after, each.name)):
+            names.append(each.name)
+    return names
+
+
+def _is_set(message: Message, each: Any) -> bool:
+    if each.has_presence:
+        return message.HasField(each.name)
+    return bool(getattr(message, each.name))
+
+
+def mask_of(paths: Iterable[str]) -> FieldMask:
+    """A field mask of these paths."""
+    return FieldMask(paths=list(paths))

@@ -1,0 +1,1 @@
+"""Contacts: the people and companies a tenant knows, and who works where."""
