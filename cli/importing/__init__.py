@@ -1,0 +1,1 @@
+"""Imports: a file of rows becomes records, once, however often it is fed."""

@@ -1,0 +1,273 @@
+"""An import from its options to its summary."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from cli.client import Client, Json
+from cli.importing import mapping, stages, summary, targets
+from cli.importing.deals import Deals, with_time
+from cli.importing.directory import Directory
+from cli.importing.drafts import Draft, draft
+from cli.importing.options import DealOptions, Options
+from cli.importing.progress import Progress
+from cli.importing.reading import Row, Table, open_table
+from cli.importing.sending import Item, Sender
+from cli.importing.tally import ErrorsFile, Tally
+from cli.importing.values import Reading
+from cli.problems import Problem, UsageProblem
+from cli.resources import Resource
+from cli.settings import load
+
+# How long the first call may take to get through, and every later one: a service may be restarting.
+FIRST_PATIENCE_S, PATIENCE_S = 5.0, 60.0
+# What finds a record again where a row has no external id.
+_OTHER_KEYS = {"contacts": "emails", "companies": "domain", "products": "sku"}
+_CREATE_OPTIONS = {"users": "--create-owners", "products": "--create-products"}
+
+
+@dataclass
+class Import:
+    """One run over one file."""
+
+    resource: Resource
+    options: Options
+    deal_options: DealOptions
+    table: Table
+    plan: mapping.Plan
+    reading: Reading
+    required: frozenset[str]
+    client: Client
+    tally: Tally
+    directory: Directory
+    deals: Deals | None = None
+    would_make: dict[str, set[str]] = field(default_factory=dict)
+
+    def run(self, progress: Progress) -> None:
+        """Sends every row, a batch at a time, in the file's order."""
+        sender = Sender(self.client, self.resource, self.tally, self.options.dry_run)
+        for rows in self.batches():
+            drafts = [draft(row, self.plan, self.reading) for row in rows]
+            self.look_up(drafts)
+            items = [item for each in drafts if (item := self.item(each)) is not None]
+            if self.deal_options.convert_leads:
+                sender.convert(items)
+            else:
+                sender.upsert(items)
+            self.tally.read += len(rows)
+            progress.advance(len(rows))
+
+    def batches(self) -> Iterator[list[Row]]:
+        """The rows in portions, none with an external id twice: the later row must find the earlier's record."""
+        key = next((f.source for f in self.plan.fillings if f.target.name == "external_id"), None)
+        rows: list[Row] = []
+        keys: set[str] = set()
+        for row in self.table.rows():
+            own = key.text(row.cells) if key is not None and not row.problem else ""
+            if len(rows) == self.options.batch or (own and own in keys):
+                yield rows
+                rows, keys = [], set()
+            rows.append(row)
+            keys.add(own)
+        if rows:
+            yield rows
+
+    def look_up(self, drafts: Sequence[Draft]) -> None:
+        """Puts ids where drafts name records. A name that is not found is the row's problem and a remark."""
+        wanted: dict[str, set[str]] = {}
+        for each in drafts:
+            for name in each.names:
+                wanted.setdefault(name.collection, set()).add(name.text)
+            if self.deal_options.convert_leads and (lead := each.beside.get("lead")):
+                wanted.setdefault("leads", set()).add(lead)
+        for collection, names in wanted.items():
+            self.directory.load(collection, names)
+            if self.creates(collection):
+                unknown = sorted(n for n in names if self.directory.find(collection, n) is None)
+                if self.options.dry_run:
+                    self.would_make.setdefault(collection, set()).update(unknown)
+                elif unknown:
+                    self.directory.make(collection, unknown)
+                    self.would_make.setdefault(collection, set()).update(unknown)
+        for each in drafts:
+            self.put_ids(each)
+
+    def put_ids(self, each: Draft) -> None:
+        """Puts the ids of the records a draft names where they belong."""
+        for name in each.names:
+            try:
+                found = self.directory.find(name.collection, name.text)
+            except Problem as problem:
+                each.problems.append(str(problem))
+                continue
+            if found is not None:
+                each.place(name.filling, found["id"])
+            elif not self.creates(name.collection):
+                word = name.filling.target.name
+                each.problems.append(f"unknown {word} {name.text!r}")
+                self.tally.remark(f"unknown {word} {name.text!r}: {self.cure(word, name.collection, name.text)}")
+
+    def cure(self, word: str, collection: str, text: str) -> str:
+        """What helps against an unknown name."""
+        near = self.directory.nearest(collection, text)
+        ways = [f"--value {word}:{text!r}={near!r} maps it" if near else f"--value {word}:from=to maps it"]
+        if collection in _CREATE_OPTIONS:
+            ways.append(f"{_CREATE_OPTIONS[collection]} makes it")
+        else:
+            ways.append(f"or import it first with `rapport import {collection}`")
+        return ", ".join(ways)
+
+    def creates(self, collection: str) -> bool:
+        """Whether unknown names of a collection are made."""
+        return (collection == "users" and self.options.create_owners) or (
+            collection == "products" and self.deal_options.create_products
+        )
+
+    def item(self, each: Draft) -> Item | None:
+        """A draft as it is sent; None, and the row counted as failed, where it cannot be."""
+        lead: Json | None = None
+        try:
+            if not each.problems:
+                self.complete(each)
+                if self.deals is None:
+                    body = {self.resource.prefix: each.record, **with_time(each.beside.get("occur_time", ""))}
+                elif self.deal_options.convert_leads:
+                    lead = self.lead_of(each)
+                    body = self.deals.conversion(each)
+                else:
+                    body = self.deals.item(each, self.tally)
+                return Item(each.row, body, lead)
+        except Problem as problem:
+            each.problems.append(str(problem))
+        self.tally.fail(each.row, "; ".join(each.problems))
+        return None
+
+    def complete(self, each: Draft) -> None:
+        """Adds the external id and a deal's name; checks what every record needs. Raises Problem."""
+        external_id = each.beside.get("external_id", "")
+        if external_id:
+            each.record["external_ids"] = [{"system": self.options.system, "id": external_id}]
+        elif not self.deal_options.convert_leads and not each.record.get(_OTHER_KEYS.get(self.resource.plural, "")):
+            raise Problem("has no external id, so a second run would make it twice: map external_id")
+        if self.plan.fills("company") and not each.record.get("company_id") and not self.would_make_any(each):
+            self.tally.remark(f"{self.resource.plural} without a company: imported without one")
+        if self.deals is not None and not self.deal_options.convert_leads:
+            said = {name.filling.target.name: name.text for name in each.names}
+            parts = [said[word] for word in ("company", "product") if word in said]
+            each.record.setdefault("display_name", (" — ".join(parts) or external_id)[:200])
+        missing = sorted(name for name in self.required - each.record.keys() if not self.deal_options.convert_leads)
+        if missing:
+            raise Problem(f"has no {' and no '.join(missing)}")
+
+    def would_make_any(self, each: Draft) -> bool:
+        """Whether a dry run left out a company it would make."""
+        return any(name.text in self.would_make.get(name.collection, ()) for name in each.names)
+
+    def lead_of(self, each: Draft) -> Json:
+        """The lead a row converts. Raises Problem where there is none."""
+        name = each.beside.get("lead", "")
+        if not name:
+            raise Problem("names no lead to convert")
+        lead = self.directory.find("leads", name)
+        if lead is None:
+            self.tally.remark("unknown leads: import them first, with the same --system")
+            raise Problem(f"unknown lead {name!r}")
+        return lead
+
+
+def run(resource: Resource, file: Path, options: Options, deal_options: DealOptions | None = None) -> int:
+    """Runs an import and prints its summary. The exit code: 0 all rows in, 1 some failed, 130 interrupted.
+
+    Raises Problem, before anything is written, where file, options or platform do not allow it.
+    """
+    started = time.monotonic()
+    options.check(file)
+    deal_options = deal_options or DealOptions()
+    table = open_table(file, encoding=options.encoding, delimiter=options.delimiter, sheet=options.sheet)
+    known = targets.of(resource)
+    plan = mapping.plan(known, table.header, options.map, options.value, not options.currency)
+    check_plan(plan, resource, deal_options)
+    reading = Reading(ZoneInfo(options.time_zone), options.currency, options.decimal, options.date_format)
+    errors = options.errors_path(file)
+    tally = Tally(ErrorsFile(errors, table.header) if errors else None)
+    outcome: Problem | KeyboardInterrupt | None = None
+    with Client(load(), FIRST_PATIENCE_S) as client:
+        client.get(resource.path, {"page_size": 1})  # says at once when nothing answers or the key is wrong
+        client.patience_s = PATIENCE_S
+        importing = Import(
+            resource,
+            options,
+            deal_options,
+            table,
+            plan,
+            reading,
+            known.required,
+            client,
+            tally,
+            Directory(client, options.system),
+            deals_of(resource, client, options, deal_options),
+        )
+        with Progress(f"importing {resource.plural}", table.row_count) as progress, sigterm_interrupts():
+            try:
+                importing.run(progress)
+            except (Problem, KeyboardInterrupt) as error:
+                outcome = error
+    written = tally.errors.close() if tally.errors else False
+    summary.show(
+        tally,
+        table,
+        plan,
+        errors=errors if written else None,
+        seconds=time.monotonic() - started,
+        interrupted=outcome is not None,
+        dry_run=options.dry_run,
+        json=options.json,
+    )
+    if isinstance(outcome, KeyboardInterrupt):
+        return 130
+    if outcome is not None:
+        raise outcome
+    return 1 if tally.failed else 0
+
+
+def deals_of(resource: Resource, client: Client, options: Options, deal_options: DealOptions) -> Deals | None:
+    """How rows become deals; None where they become something else."""
+    if resource.plural != "deals":
+        return None
+    pipeline = stages.choose(client, deal_options.pipeline, deal_options.stages, options.dry_run)
+    return Deals(pipeline, options.system, deal_options.won)
+
+
+def check_plan(plan: mapping.Plan, resource: Resource, options: DealOptions) -> None:
+    """Raises UsageProblem where what is mapped cannot make records."""
+    if not plan.fillings:
+        raise UsageProblem(f"no column is mapped: use --map field=column; the file has {', '.join(plan.unmapped)}")
+    other = _OTHER_KEYS.get(resource.plural, "")
+    finds_again = plan.fills("external_id") or any(
+        filling.target.path and filling.target.path[0].name == other for filling in plan.fillings
+    )
+    if not finds_again and not options.convert_leads:
+        also = f" (or {other})" if other else ""
+        raise UsageProblem(
+            f"nothing finds a record again, a second run would double it: use --map external_id=column{also}"
+        )
+    if options.convert_leads and not plan.fills("lead"):
+        raise UsageProblem("--convert-leads needs --map lead=column, the column with the lead's external id")
+    if plan.fills("lead") and not options.convert_leads:
+        raise UsageProblem("lead is mapped: a deal gets its lead by --convert-leads")
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Lets SIGTERM end a run as Ctrl-C does, with a summary."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

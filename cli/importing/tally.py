@@ -1,0 +1,80 @@
+"""What became of the rows of a file: counts, remarks, and the failed rows in a file of their own."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from cli.importing.reading import ERROR_COLUMNS, Row
+
+MOST_REMARKS = 200
+MOST_SHOWN_FAILURES = 10
+
+
+@dataclass
+class ErrorsFile:
+    """The failed rows as they were, each with why and where: can be corrected and fed again.
+
+    Made with the first failed row; the two columns stand first, so that a row with too many cells stays as
+    it was.
+    """
+
+    path: Path
+    header: Sequence[str]
+    _file: TextIO | None = None
+
+    def add(self, row: Row, problem: str) -> None:
+        if self._file is None:
+            self._file = self.path.open("w", encoding="utf-8", newline="")
+            csv.writer(self._file).writerow([*ERROR_COLUMNS, *self.header])
+        csv.writer(self._file).writerow([problem, row.line, *row.cells])
+
+    def close(self) -> bool:
+        """Ends the file. Says whether there is one."""
+        if self._file is None:
+            return False
+        self._file.close()
+        return True
+
+
+@dataclass
+class Tally:
+    """Counts of a run. `remarks` are what the user should know, each with how many rows it concerns."""
+
+    errors: ErrorsFile | None
+    read: int = 0
+    created: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    failed: int = 0
+    remarks: Counter[str] = field(default_factory=Counter)
+    failures: list[tuple[int, str]] = field(default_factory=list)
+
+    def done(self, outcome: str) -> None:
+        """Counts a row that was accepted. The outcome is the contract's, or `OUTCOME_UNCHANGED`."""
+        match outcome:
+            case "OUTCOME_UNCHANGED":
+                self.unchanged += 1
+            case "OUTCOME_UPDATED":
+                self.updated += 1
+            case _:
+                self.created += 1
+
+    def fail(self, row: Row, problem: str) -> None:
+        """Counts a row that was not accepted, and keeps it for another try."""
+        self.failed += 1
+        if len(self.failures) < MOST_SHOWN_FAILURES:
+            self.failures.append((row.line, problem))
+        if self.errors is not None:
+            self.errors.add(row, problem)
+
+    def remark(self, text: str) -> None:
+        """Counts one more row of which the same is to be said."""
+        if text in self.remarks or len(self.remarks) < MOST_REMARKS:
+            self.remarks[text] += 1
+        else:
+            self.remarks["other remarks, not listed"] += 1
