@@ -101,6 +101,14 @@ def started(pid: int) -> float | None:
         return None
 
 
+def program(pid: int) -> str | None:
+    """The name of the program a process runs; None when it does not run."""
+    try:
+        return psutil.Process(pid).name()
+    except psutil.NoSuchProcess:
+        return None
+
+
 def poll_until(ready: Callable[[], bool], timeout_s: float, interval_s: float = 0.02) -> bool:
     """Ask `ready` until it says yes; False when it has not after `timeout_s`."""
     deadline = time.monotonic() + timeout_s

@@ -7,6 +7,7 @@ directory and it really is `nobody`.
 """
 
 import asyncio
+import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -99,6 +100,7 @@ def start(directory: Path, *, port: int = 0, sync: bool = False) -> Postgres:
     password = password_file.read_text()
     installed = install(directory / "data")
     init(installed, password, sync=sync)
+    forget_dead_server(installed.data)
     port = port or ports.free()
     log = directory / "postgres.log"
     process = children.spawn(
@@ -221,6 +223,17 @@ def init(installed: Install, password: str, *, sync: bool = True) -> None:
         )
     if made.returncode != 0:
         raise children.FailedToStart(f"initdb failed:\n{made.stdout.decode()}{made.stderr.decode()}")
+
+
+def forget_dead_server(data: Path) -> None:
+    """Remove the lock file of a server that ended without its own goodbye.
+
+    PostgreSQL does so itself unless another process has meanwhile got the same id, as after a reboot.
+    """
+    lock = data / "postmaster.pid"
+    with contextlib.suppress(FileNotFoundError, IndexError, ValueError):
+        if children.program(int(lock.read_text().splitlines()[0])) != "postgres":
+            lock.unlink()
 
 
 def server_command(installed: Install, port: int, *, sync: bool = True) -> list[str]:

@@ -169,6 +169,8 @@ class Supervisor:
         part = kept.part
         if part.kind == "nats":
             self._wipe_when_asked()
+        if part.kind == "postgres":
+            postgres.forget_dead_server(self.plan.install.data)
         kept.process = children.spawn(
             part.command,
             self.state.log(part.name),

@@ -68,6 +68,15 @@ def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
         postgres.start(tmp_path / "pg", port=taken.getsockname()[1])
 
 
+def test_a_crash_whose_process_id_was_given_away_does_not_block_the_next_start(tmp_path: Path) -> None:
+    server = postgres.start(tmp_path / "pg")
+    lock = server.data / "postmaster.pid"
+    text = lock.read_text()
+    server.stop()
+    lock.write_text(text.replace(str(server.process.pid), str(os.getppid()), 1))
+    postgres.start(tmp_path / "pg").stop()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends children whose parent was killed")
 def test_servers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     program = (
