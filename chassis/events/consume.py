@@ -7,7 +7,7 @@ import contextlib
 import random
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
@@ -93,6 +93,8 @@ class Consumer:
     Events of one tenant are handled one after the other in groups that share a transaction; a group in which
     one fails is rolled back and repeated one by one. An event is acknowledged after its commit, so it may come
     again. While the service's own database is away nothing more is pulled, and what is in hand waits for it.
+
+    ``on_commit`` is called after each transaction: reactions may have changed records, which the relay publishes.
     """
 
     def __init__(
@@ -102,11 +104,13 @@ class Consumer:
         settings: Settings,
         reactions: Iterable[Reaction],
         *,
+        on_commit: Callable[[], None] = lambda: None,
         first_retry_s: float = 2.0,
     ) -> None:
         self._service = service
         self._db = db
         self._reactions = list(reactions)
+        self._on_commit = on_commit
         self._first_retry_s = first_retry_s
         self._broker = Broker(settings.nats_url.get_secret_value(), f"{service} consumer")
         self._pull = Pull(self._broker, STREAM, service, self._take, self._room)
@@ -115,6 +119,8 @@ class Consumer:
         self._slots = asyncio.Semaphore(LANES)
         self._database_away = False
         self._stopping = False
+        self._ended = asyncio.Event()
+        self._ended.set()
         self._matching: dict[str, list[Reaction]] = {}
 
     @property
@@ -132,6 +138,7 @@ class Consumer:
 
         Raises an ExceptionGroup with what was no reaction's fault.
         """
+        self._ended.clear()
         self._broker.open()
         try:
             async with asyncio.TaskGroup() as self._tasks:
@@ -141,11 +148,13 @@ class Consumer:
                 await self._hand_back()
         finally:
             await self._broker.close()
+            self._ended.set()
 
-    def stop(self) -> None:
-        """Stops pulling and hands back what has not been begun; `run` returns when what has is settled."""
+    async def stop(self) -> None:
+        """Stops pulling, hands back what has not been begun, and waits until the rest is settled and `run` ends."""
         self._stopping = True
         self._pull.stop()
+        await self._ended.wait()
 
     async def _hand_back(self) -> None:
         for delivery in [each for each in self._held if not each.begun]:
@@ -229,6 +238,7 @@ class Consumer:
             fresh = await self._enter(changes, tx)
             for change in changes:
                 await self._react(change, tx, fresh)
+        self._on_commit()
 
     async def _enter(self, changes: Sequence[Change], tx: Tx) -> Fresh:
         """Enters the events in the inbox of each reaction that acts; returns the entries that were not there."""

@@ -110,6 +110,8 @@ class Relay:
         self._broker = Broker(settings.nats_url.get_secret_value(), f"{self._service} relay")
         self._woken = asyncio.Event()
         self._stopping = False
+        self._ended = asyncio.Event()
+        self._ended.set()
         self._checked_epoch: int | None = None
         self.leading = False
 
@@ -122,13 +124,15 @@ class Relay:
         """Says that rows were committed. Costs nothing; without it they are found within half a second."""
         self._woken.set()
 
-    def stop(self) -> None:
-        """Lets `run` return after one more round."""
+    async def stop(self) -> None:
+        """Ends `run` after one more round, so that what was committed before is on its way; waits for that."""
         self._stopping = True
         self._woken.set()
+        await self._ended.wait()
 
     async def run(self) -> None:
         """Works until `stop`, or until it is cancelled, which is safe at any point."""
+        self._ended.clear()
         self._broker.open()
         calls = asyncio.create_task(self._listen(), name=f"{self._service} relay calls")
         try:
@@ -148,6 +152,7 @@ class Relay:
             calls.cancel()
             await asyncio.gather(calls, return_exceptions=True)
             await self._broker.close()
+            self._ended.set()
 
     # ---- leadership ----------------------------------------------------------------------------------------
 
