@@ -22,7 +22,7 @@ NEEDED = {
 }
 TOPOLOGY_SETTINGS = {"nats_replicas", "nats_max_bytes"}
 SECRET_NAME = re.compile(r"PASSWORD|SECRET|TOKEN|CREDENTIAL|API_KEY|PRIVATE|DATABASE_URL|NATS_URL|DSN", re.IGNORECASE)
-SECRET_VALUE = re.compile(r"PRIVATE KEY|://[^/\s]*@|\b[0-9a-fA-F]{64}\b|\brapport_[\w-]{20,}")
+SECRET_VALUE = re.compile(r"PRIVATE KEY|://[^/\s]*@|\b[0-9a-fA-F]{64}\b|\brap_[\w-]{20,}")
 
 Findings = Iterator[str]
 Rule = Callable[[Rendered], Findings]
