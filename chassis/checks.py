@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from protovalidate import Validator
 
 from chassis import ids
-from chassis.contract import is_output_only, is_repeated, is_required, refs
+from chassis.contract import descriptor_of, inner, is_output_only, is_repeated, is_required, refs
 from chassis.errors import Invalid, Reason, Violation
 
 _VALIDATOR: Final = Validator()
@@ -28,9 +28,7 @@ def check(message: Message, path: str = "") -> None:
     if wrong_ids:
         raise Invalid(Reason.REASON_ID_INVALID, _line(wrong_ids), violations=wrong_ids + wrong)
     if not wrong:
-        wrong = [
-            (_join(path, _path(each)), each.proto.message) for each in _VALIDATOR.collect_violations(message)
-        ]
+        wrong = [(_join(path, _path(each)), each.proto.message) for each in _VALIDATOR.collect_violations(message)]
     if wrong:
         raise Invalid(Reason.REASON_FIELD_INVALID, _line(wrong), violations=wrong)
 
@@ -79,7 +77,7 @@ def _walk(message: Message, path: str, wrong_ids: list[Violation]) -> Iterator[V
     for field, value in message.ListFields():
         name = _join(path, field.name)
         if field.type == FieldDescriptor.TYPE_MESSAGE:
-            if field.message_type.GetOptions().map_entry:
+            if inner(field).GetOptions().map_entry:
                 yield from _walk_map(field, value, name, wrong_ids)
                 continue
             for index, each in enumerate(value) if is_repeated(field) else ((-1, value),):
@@ -89,9 +87,7 @@ def _walk(message: Message, path: str, wrong_ids: list[Violation]) -> Iterator[V
                 yield from _text(field, each, name if index < 0 else f"{name}[{index}]", wrong_ids)
 
 
-def _walk_map(
-    field: FieldDescriptor, value: Any, path: str, wrong_ids: list[Violation]
-) -> Iterator[Violation]:
+def _walk_map(field: FieldDescriptor, value: Any, path: str, wrong_ids: list[Violation]) -> Iterator[Violation]:
     for key, each in value.items():
         if isinstance(key, str) and "\0" in key:
             yield path, "a key holds a NUL character"
@@ -102,9 +98,8 @@ def _walk_map(
 def _text(field: FieldDescriptor, value: str, path: str, wrong_ids: list[Violation]) -> Iterator[Violation]:
     if "\0" in value:
         yield path, "it holds a NUL character"
-    elif value and (prefixes := refs(field)):
-        if problem := _id_problem(prefixes, value):
-            wrong_ids.append((path, problem))
+    elif value and (prefixes := refs(field)) and (problem := _id_problem(prefixes, value)):
+        wrong_ids.append((path, problem))
 
 
 def _id_problem(prefixes: tuple[str, ...], value: str) -> str:
@@ -150,11 +145,7 @@ def _decimal(message: Any) -> str:
         number = Decimal(message.value)
     except InvalidOperation:
         return "its value is a number such as '2.5'"
-    return (
-        ""
-        if number.is_finite() and len(message.value) <= 40
-        else "its value is a finite number of up to 40 digits"
-    )
+    return "" if number.is_finite() and len(message.value) <= 40 else "its value is a finite number of up to 40 digits"
 
 
 def _float(message: Any) -> str:
@@ -176,7 +167,7 @@ _SPECIAL: Final[dict[str, Any]] = {
 
 
 def _missing(message: Message, path: str) -> Iterator[Violation]:
-    for field in message.DESCRIPTOR.fields:
+    for field in descriptor_of(message).fields:
         if not is_required(field):
             continue
         value = getattr(message, field.name)
@@ -188,6 +179,6 @@ def _missing(message: Message, path: str) -> Iterator[Violation]:
         if absent:
             yield _join(path, field.name), "it is required"
     for field, value in message.ListFields():
-        if field.type == FieldDescriptor.TYPE_MESSAGE and field.message_type.full_name.startswith("crm."):
+        if field.type == FieldDescriptor.TYPE_MESSAGE and inner(field).full_name.startswith("crm."):
             for index, each in enumerate(value) if is_repeated(field) else ((-1, value),):
                 yield from _missing(each, _join(path, field.name) + (f"[{index}]" if index >= 0 else ""))

@@ -70,9 +70,7 @@ class Channels:
         left = timeout_s if timeout_s is not None else (call.remaining_s() - HOP_MARGIN_S if call else 10.0)
         if left <= 0:
             raise DeadlineExceeded(Reason.REASON_DEADLINE_EXCEEDED, "no time was left to ask another service")
-        with telemetry.span(
-            path.lstrip("/"), kind=SpanKind.CLIENT, attributes={"rpc.system": "grpc", "server": kind}
-        ):
+        with telemetry.span(path.lstrip("/"), kind=SpanKind.CLIENT, attributes={"rpc.system": "grpc", "server": kind}):
             sent = [
                 ("authorization", f"Bearer {self._signer.token(kind, who)}"),
                 ("traceparent", telemetry.traceparent()),
@@ -80,8 +78,8 @@ class Channels:
                 *(metadata or {}).items(),
             ]
             try:
-                method = self.channel(kind).unary_unary(path)
-                return await method(request, timeout=left, metadata=grpc.aio.Metadata(*sent))  # type: ignore[no-any-return]
+                method: Any = self.channel(kind).unary_unary(path)
+                return bytes(await method(request, timeout=left, metadata=grpc.aio.Metadata(*sent)))
             except grpc.aio.AioRpcError as error:
                 raise from_rpc_error(error) from None
 
@@ -103,9 +101,7 @@ class Channels:
 
 def service_caller(kind: str, tenant: Any) -> Caller:
     """The caller as which a service acts by itself in a tenant."""
-    return Caller(
-        tenant=tenant, principal=f"service:{kind}", scopes=frozenset({"*", "internal.*"}), issuer=kind
-    )
+    return Caller(tenant=tenant, principal=f"service:{kind}", scopes=frozenset({"*", "internal.*"}), issuer=kind)
 
 
 def _on_behalf(call: context.Call | None, kind: str) -> Caller:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
+from typing import cast
 
 from buf.validate import validate_pb2
 from crm.type.v1 import options_pb2
@@ -79,7 +80,7 @@ class Contract:
         self.files = descriptor_pb2.FileDescriptorSet.FromString(image)
         self.pool = descriptor_pool.DescriptorPool()
         for file in self.files.file:
-            self.pool.Add(file)  # type: ignore[no-untyped-call]
+            self.pool.Add(file)
         self._classes: dict[str, type[Message]] = {}
         self.services: dict[str, ServiceDescriptor] = {}
         self.methods: dict[str, Method] = {}
@@ -142,9 +143,7 @@ class Contract:
     @cached_property
     def event_types(self) -> list[str]:
         """Every type of event there is, for example ``crm.sales.v1.Deal.won``, sorted."""
-        return sorted(
-            {event_type(method, emitted) for method in self.methods.values() for emitted in method.emits}
-        )
+        return sorted({event_type(method, emitted) for method in self.methods.values() for emitted in method.emits})
 
     @cached_property
     def _comments(self) -> dict[str, str]:
@@ -181,6 +180,18 @@ def load() -> Contract:
 def event_type(method: Method, emitted: str) -> str:
     """The full type of an event that ``method`` emits: ``Deal.won`` becomes ``crm.sales.v1.Deal.won``."""
     return f"{method.service.rpartition('.')[0]}.{emitted}"
+
+
+def descriptor_of(message: Message | type[Message]) -> Descriptor:
+    """The descriptor of a message or of its class."""
+    return cast("Descriptor", message.DESCRIPTOR)
+
+
+def inner(field: FieldDescriptor) -> Descriptor:
+    """The descriptor of the messages that a field holds. Raises TypeError where it holds none."""
+    if field.message_type is None:
+        raise TypeError(f"{field.full_name} holds no message")
+    return field.message_type
 
 
 @cache

@@ -77,7 +77,7 @@ class Schema:
 
         ``transient`` names fields that are never kept; ``items`` are indexes and further columns.
         """
-        columns = columns_of(message.DESCRIPTOR, frozenset(transient))
+        columns = columns_of(contract.descriptor_of(message), frozenset(transient))
         name = contract.load().by_message[message.DESCRIPTOR.full_name].plural
         return self.table(name, *columns, Column("revision", BigInteger, nullable=False), *items, key=("id",))
 
@@ -179,18 +179,14 @@ class Tx:
     async def execute(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> int:
         """Runs a statement with ``tenant`` bound, and says how many rows it touched."""
         result = await self._connection.execute(statement, {"tenant": self.tenant, **(parameters or {})})
-        return int(result.rowcount)  # type: ignore[attr-defined]
+        return int(result.rowcount)
 
     async def execute_many(self, statement: Executable, parameters: Sequence[Mapping[str, Any]]) -> None:
         """Runs a statement once for each mapping, in one round trip."""
         if parameters:
-            await self._connection.execute(
-                statement, [{"tenant": self.tenant, **each} for each in parameters]
-            )
+            await self._connection.execute(statement, [{"tenant": self.tenant, **each} for each in parameters])
 
-    async def rows(
-        self, statement: Executable, parameters: Mapping[str, Any] | None = None
-    ) -> Sequence[Row[Any]]:
+    async def rows(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> Sequence[Row[Any]]:
         """The rows that a statement returns, with ``tenant`` bound."""
         result = await self._connection.execute(statement, {"tenant": self.tenant, **(parameters or {})})
         return result.fetchall()
@@ -216,9 +212,7 @@ class Database:
         self._app = _engine(settings.database_url.get_secret_value(), settings.pool_size, schema.name)
         self._worker: AsyncEngine | None = None
         if settings.worker_database_url is not None:
-            self._worker = _engine(
-                settings.worker_database_url.get_secret_value(), 3, f"{schema.name}-worker"
-            )
+            self._worker = _engine(settings.worker_database_url.get_secret_value(), 3, f"{schema.name}-worker")
 
     @asynccontextmanager
     async def read(self, tenant: UUID) -> AsyncIterator[Tx]:
@@ -368,9 +362,7 @@ def failure_of(error: BaseException) -> Failure | None:
         if state.startswith(prefixes):
             return kind(reason, message, retry_s=0.1 if kind in (Unavailable, Aborted) else None)
     if isinstance(error, (PoolTimeout, OSError, TimeoutError, InterfaceError)) or _is_disconnect(error):
-        return Unavailable(
-            Reason.REASON_UNAVAILABLE, "the database cannot be reached; try again", retry_s=0.1
-        )
+        return Unavailable(Reason.REASON_UNAVAILABLE, "the database cannot be reached; try again", retry_s=0.1)
     return None
 
 
@@ -392,9 +384,7 @@ def _sqlstate(error: BaseException) -> str:
 def _is_disconnect(error: BaseException) -> bool:
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    return isinstance(
-        _original(error), (asyncpg.InterfaceError, asyncpg.PostgresConnectionError, ConnectionError)
-    )
+    return isinstance(_original(error), (asyncpg.InterfaceError, asyncpg.PostgresConnectionError, ConnectionError))
 
 
 class translated:

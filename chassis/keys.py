@@ -36,8 +36,7 @@ class Key:
 def keys_of(record: Message, more: Callable[[Any], Iterable[Key]] | None) -> list[Key]:
     """The keys of a record: its external ids, and those that ``more`` finds in it."""
     keys = [
-        Key(EXTERNAL_ID, f"{each.system}\t{each.id}", exclusive=True)
-        for each in getattr(record, "external_ids", ())
+        Key(EXTERNAL_ID, f"{each.system}\t{each.id}", exclusive=True) for each in getattr(record, "external_ids", ())
     ]
     return keys + (list(more(record)) if more is not None else [])
 

@@ -6,13 +6,13 @@ from typing import Any
 from uuid import UUID
 
 from crm.internal.v1 import ledger_pb2 as pb
-from crm.type.v1 import change_pb2
 from sqlalchemy import bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis import context
+from chassis.change import message_of
 from chassis.errors import Denied, Reason
-from chassis.rows import moment, timestamp
+from chassis.rows import moment
 from chassis.service import Service
 from chassis.work import View
 
@@ -40,9 +40,7 @@ def _rows_of(connection: AsyncConnection) -> Any:
     return rows
 
 
-async def _read(
-    rows: Any, tx: View, request: pb.ReadChangesRequest, tenant: UUID | None
-) -> pb.ReadChangesResponse:
+async def _read(rows: Any, tx: View, request: pb.ReadChangesRequest, tenant: UUID | None) -> pb.ReadChangesResponse:
     ledger, relay = tx.schema.ledger, tx.schema.relay
     limit = min(request.limit or DEFAULT_LIMIT, MAX_LIMIT)
     # Read first: whatever gets a position later is none of this answer.
@@ -58,9 +56,7 @@ async def _read(
         after = last if found[0].first is None else found[0].first - 1
     found = await rows(
         select(ledger)
-        .where(
-            *mine, ledger.c.position > bindparam("after", after), ledger.c.position <= bindparam("last", last)
-        )
+        .where(*mine, ledger.c.position > bindparam("after", after), ledger.c.position <= bindparam("last", last))
         .order_by(ledger.c.position)
         .limit(limit)
     )
@@ -68,24 +64,5 @@ async def _read(
         position=found[-1].position if len(found) == limit else max(last, after), last_position=last
     )
     for row in found:
-        response.changes.add(position=row.position, tenant_id=str(row.tenant_id), change=change_of(row))
+        response.changes.add(position=row.position, tenant_id=str(row.tenant_id), change=message_of(row))
     return response
-
-
-def change_of(row: Any) -> change_pb2.Change:
-    """The event that a ledger row tells of."""
-    change = change_pb2.Change(
-        event_id=str(row.event_id),
-        type=row.type,
-        entity_id=row.entity_id,
-        revision=row.revision,
-        before=row.before,
-        after=row.after,
-        actor=row.actor,
-        cause_event_id=str(row.cause_event_id or ""),
-        occur_time=timestamp(row.occur_time),
-        commit_time=timestamp(row.commit_time),
-        trace_context=row.trace_context,
-    )
-    change.changed.paths.extend(row.changed)
-    return change

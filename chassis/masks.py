@@ -11,7 +11,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
 from chassis import context
-from chassis.contract import is_output_only, is_repeated
+from chassis.contract import descriptor_of, is_output_only, is_repeated
 from chassis.errors import Invalid, Reason
 
 # Said with the record, never changed by it.
@@ -50,10 +50,10 @@ def apply(after: Message, patch: Message, paths: Iterable[str]) -> None:
 
     Raises Invalid where a path names no field (FIELD_UNKNOWN) or one that only the server sets (FIELD_INVALID).
     """
-    writable = context.fields(after.DESCRIPTOR).writable
+    writable = context.fields(descriptor_of(after)).writable
     for path in paths:
         name, _, rest = path.partition(".")
-        field = after.DESCRIPTOR.fields_by_name.get(name)
+        field = descriptor_of(after).fields_by_name.get(name)
         if field is None or name not in writable:
             raise _unknown("update_mask", name, writable)
         if name in _IDENTITY or is_output_only(field):

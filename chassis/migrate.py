@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from alembic import command
@@ -46,7 +46,7 @@ def revise(settings: Settings, schema: Schema, migrations: Path, message: str) -
     asyncio.run(_on_owner(settings, write))
 
 
-async def _on_owner(settings: Settings, do: object) -> None:
+async def _on_owner(settings: Settings, do: Callable[[Connection], None]) -> None:
     if settings.owner_database_url is None:
         raise SystemExit("RAPPORT_OWNER_DATABASE_URL is not set")
     url = make_url(settings.owner_database_url.get_secret_value()).set(drivername="postgresql+asyncpg")
@@ -55,7 +55,7 @@ async def _on_owner(settings: Settings, do: object) -> None:
         async with engine.connect() as connection:
             await connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
             await connection.commit()
-            await connection.run_sync(do)  # type: ignore[arg-type]
+            await connection.run_sync(do)
             await connection.commit()
     finally:
         await engine.dispose()
@@ -97,8 +97,7 @@ def secure(connection: Connection, schema: Schema, app: str, worker: str | None)
 
     ``app`` and ``worker`` are role names. May run any number of times.
     """
-    run = lambda statement: connection.exec_driver_sql(statement)  # noqa: E731
-    # exec_driver_sql takes % as it stands only where no parameters go along.
+    run = connection.exec_driver_sql
     run(_ENTER_TENANT)
     run(f'GRANT USAGE ON SCHEMA public TO "{app}"')
     partitions = list(_partitions(dt.datetime.now(dt.UTC)))
@@ -110,23 +109,19 @@ def secure(connection: Connection, schema: Schema, app: str, worker: str | None)
             continue
         run(f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY")
         run(f"DROP POLICY IF EXISTS tenant_wall ON {name}")
-        run(
-            f"CREATE POLICY tenant_wall ON {name} TO \"{app}\" USING (tenant_id = current_setting('app.tenant_id')::uuid)"
-        )
+        wall = "tenant_id = current_setting('app.tenant_id')::uuid"
+        run(f'CREATE POLICY tenant_wall ON {name} TO "{app}" USING ({wall})')
     for name in schema.metadata.tables:
         if name not in schema.shared:
             # The ledger is append-only: nobody may change or delete what the app wrote.
             rights = "SELECT, INSERT" if name == "ledger" else "SELECT, INSERT, UPDATE, DELETE"
             run(f'GRANT {rights} ON {name} TO "{app}"')
-    run(
-        "INSERT INTO relay (id, last_position, watermark, stream_seq) VALUES (1, 0, 0, 0) ON CONFLICT DO NOTHING"
-    )
+    run("INSERT INTO relay (id, last_position, watermark, stream_seq) VALUES (1, 0, 0, 0) ON CONFLICT DO NOTHING")
     if worker is not None:
         _secure_worker(run, schema, worker, [name for name, _ in partitions])
 
 
-def _secure_worker(run: object, schema: Schema, worker: str, partitions: list[str]) -> None:
-    assert callable(run)
+def _secure_worker(run: Callable[[str], object], schema: Schema, worker: str, partitions: list[str]) -> None:
     run(f'GRANT USAGE ON SCHEMA public TO "{worker}"')
     for name, rights in schema.worker.items():
         run(f'GRANT {rights} ON {name} TO "{worker}"')

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from uuid import UUID
 
 from google.protobuf.message import Message
 from sqlalchemy import Table, bindparam, func, insert, select, update
 from sqlalchemy.sql import Executable
+from sqlalchemy.sql.elements import BindParameter
 
 from chassis import contract, ids
 from chassis.errors import Invalid, NotFound, Reason
@@ -54,19 +55,14 @@ class Resource(Generic[M]):
         self.name = message.DESCRIPTOR.name
         by_id = (table.c.tenant_id == bindparam("tenant"), table.c.id == bindparam("id"))
         self.read_one: Executable = select(table).where(*by_id)
-        self.lock_one: Executable = (
-            select(table, func.clock_timestamp().label("clock")).where(*by_id).with_for_update()
-        )
+        self.lock_one: Executable = select(table, func.clock_timestamp().label("clock")).where(*by_id).with_for_update()
         many = (table.c.tenant_id == bindparam("tenant"), table.c.id == func.any(bindparam("ids")))
         self.read_many: Executable = select(table).where(*many)
         # In the order of ids, so that two batches that meet wait for each other instead of locking up.
         self.lock_many: Executable = (
-            select(table, func.clock_timestamp().label("clock"))
-            .where(*many)
-            .order_by(table.c.id)
-            .with_for_update()
+            select(table, func.clock_timestamp().label("clock")).where(*many).order_by(table.c.id).with_for_update()
         )
-        written = {
+        written: dict[str, BindParameter[Any]] = {
             column.name: bindparam(f"v_{column.name}") for column in table.c if column.name not in _FIXED
         }
         self.insert = insert(table).values(tenant_id=bindparam("tenant"), id=bindparam("v_id"), **written)
@@ -87,9 +83,7 @@ class Resource(Generic[M]):
         except ValueError as error:
             raise Invalid(Reason.REASON_ID_INVALID, f"'id': {error}") from error
         if prefix != self.kind.prefix:
-            raise Invalid(
-                Reason.REASON_ID_INVALID, f"'id': it is the id of a {prefix}, not of a {self.kind.prefix}"
-            )
+            raise Invalid(Reason.REASON_ID_INVALID, f"'id': it is the id of a {prefix}, not of a {self.kind.prefix}")
         return uuid
 
     def keys(self, record: M) -> list[Key]:
@@ -98,9 +92,7 @@ class Resource(Generic[M]):
 
     def missing(self, text: str) -> NotFound:
         """The failure for a record that is not there."""
-        return NotFound(
-            Reason.REASON_NOT_FOUND, f"there is no {self.kind.prefix} '{text}'", metadata={"id": text}
-        )
+        return NotFound(Reason.REASON_NOT_FOUND, f"there is no {self.kind.prefix} '{text}'", metadata={"id": text})
 
 
 _FIXED: Final = ("tenant_id", "id")

@@ -36,12 +36,15 @@ from sqlalchemy import (
 )
 from sqlalchemy import Date as SqlDate
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.engine import RowMapping
 from sqlalchemy.types import TypeEngine
 
 from chassis import ids
-from chassis.contract import is_repeated, refs
+from chassis.contract import descriptor_of, inner, is_repeated, refs
 
 M = TypeVar("M", bound=Message)
+# A row by its columns' names.
+Row = Mapping[str, Any] | RowMapping
 
 _NANO: Final = Decimal(1_000_000_000)
 _SCALARS: Final[dict[int, Any]] = {
@@ -142,9 +145,7 @@ def _repeated(field: FieldDescriptor) -> Kept:
     if field.type == FieldDescriptor.TYPE_MESSAGE:
 
         def store_messages(message: Message) -> tuple[Any, ...]:
-            return (
-                [MessageToDict(each, preserving_proto_field_name=True) for each in getattr(message, name)],
-            )
+            return ([MessageToDict(each, preserving_proto_field_name=True) for each in getattr(message, name)],)
 
         def load_messages(message: Message, values: tuple[Any, ...]) -> None:
             for each in values[0] or ():
@@ -163,7 +164,7 @@ def _repeated(field: FieldDescriptor) -> Kept:
 
 def _message(field: FieldDescriptor) -> Kept:
     name = field.name
-    special = _SPECIAL.get(field.message_type.full_name)
+    special = _SPECIAL.get(inner(field).full_name)
     if special is not None:
         types, to_values, to_message = special
 
@@ -199,9 +200,7 @@ def _duration(value: dt.timedelta) -> Duration:
     return duration
 
 
-_SPECIAL: Final[
-    dict[str, tuple[tuple[Any, ...], Callable[[Any], tuple[Any, ...]], Callable[..., Message]]]
-] = {
+_SPECIAL: Final[dict[str, tuple[tuple[Any, ...], Callable[[Any], tuple[Any, ...]], Callable[..., Message]]]] = {
     "google.protobuf.Timestamp": ((lambda: DateTime(timezone=True),), lambda it: (moment(it),), timestamp),
     "google.protobuf.Duration": ((Interval,), lambda it: (it.ToTimedelta(),), _duration),
     "google.type.Date": (
@@ -236,7 +235,7 @@ class Codec(Generic[M]):
         self._message = message
         self._fields = [
             (field.name, kept(field))
-            for field in message.DESCRIPTOR.fields
+            for field in descriptor_of(message).fields
             if field.name not in transient and field.name != "etag"
         ]
 
@@ -248,7 +247,7 @@ class Codec(Generic[M]):
                 values[column] = value
         return values
 
-    def message(self, row: Mapping[str, Any], wanted: frozenset[str] | None = None) -> M:
+    def message(self, row: Row, wanted: frozenset[str] | None = None) -> M:
         """The record of a row; only the fields ``wanted``, where given."""
         message = self._message()
         for name, how in self._fields:

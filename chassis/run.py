@@ -104,7 +104,7 @@ class GrpcServing(Serving):
     async def start(self) -> GrpcServing:
         """Listens. Raises StartupError where the port is taken."""
         self._server.add_generic_rpc_handlers((_Handlers(self._process.server),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)  # type: ignore[no-untyped-call]
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = [*self._process.server.services, reflection.SERVICE_NAME, health.SERVICE_NAME]
         reflection.enable_server_reflection(names, self._server, pool=contract.load().pool)
         address = self._process.settings.listen
@@ -254,7 +254,11 @@ class _Background:
             self._add("relay", self._relay.run())
         if "consume" in roles and application.reactions is not None:
             self._consumer = events.Consumer(
-                application.name, platform.db, platform.settings, on_commit=platform.wake
+                application.name,
+                platform.db,
+                platform.settings,
+                events.reactions_of(application.reactions),
+                on_commit=platform.wake,
             )
             self._add("consumer", self._consumer.run())
         if "timers" in roles:

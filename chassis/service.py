@@ -218,9 +218,7 @@ class Server:
                     async with asyncio.timeout(limit):
                         response = await self._answer(bound, _parse(bound.request, request), call)
                 except TimeoutError as error:
-                    raise DeadlineExceeded(
-                        Reason.REASON_DEADLINE_EXCEEDED, f"not done within {limit:.1f} s"
-                    ) from error
+                    raise DeadlineExceeded(Reason.REASON_DEADLINE_EXCEEDED, f"not done within {limit:.1f} s") from error
         return response if isinstance(response, bytes) else response.SerializeToString()
 
     async def _answer(self, bound: _Bound, request: Any, call: Call) -> Message | bytes:

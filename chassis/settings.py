@@ -17,18 +17,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="RAPPORT_", extra="ignore")
 
     database_url: SecretStr = Field(description="DSN of the app role, which owns nothing.")
-    worker_database_url: SecretStr | None = Field(
-        None, description="DSN of the worker role: relay, timers, recovery."
-    )
-    owner_database_url: SecretStr | None = Field(
-        None, description="DSN of the owner role, for `migrate` only."
-    )
-    leader_dsn: SecretStr | None = Field(
-        None, description="Where leader locks are taken; the worker's by default."
-    )
-    nats_url: SecretStr = Field(
-        SecretStr("nats://127.0.0.1:4222"), description="NATS, with its token if it has one."
-    )
+    worker_database_url: SecretStr | None = Field(None, description="DSN of the worker role: relay, timers, recovery.")
+    owner_database_url: SecretStr | None = Field(None, description="DSN of the owner role, for `migrate` only.")
+    leader_dsn: SecretStr | None = Field(None, description="Where leader locks are taken; the worker's by default.")
+    nats_url: SecretStr = Field(SecretStr("nats://127.0.0.1:4222"), description="NATS, with its token if it has one.")
     listen: str = Field("127.0.0.1:0", description="host:port of the gRPC server.")
     probe_listen: str = Field("127.0.0.1:0", description="host:port of /livez and /readyz.")
     http_listen: str = Field("127.0.0.1:8080", description="host:port of the gateway's HTTP server.")
@@ -41,9 +33,7 @@ class Settings(BaseSettings):
     gateway_address: str = ""
     signing_key_file: Path = Field(description="PEM file with this kind's Ed25519 private key.")
     trust_file: Path = Field(description="JSON file: each kind's public key and whom it may call.")
-    token_key_file: Path = Field(
-        description="File with 64 hexadecimal digits; signs page tokens, seals replay ids."
-    )
+    token_key_file: Path = Field(description="File with 64 hexadecimal digits; signs page tokens, seals replay ids.")
     bootstrap_api_key_file: Path | None = Field(None, description="The demo tenant's API key; laptop only.")
     roles: str = Field("serve,relay,consume,timers", description="What this process does.")
     log_level: str = "INFO"
@@ -53,9 +43,7 @@ class Settings(BaseSettings):
     concurrency_writes: int = Field(
         64, ge=1, description="Writes served at once; more wait a moment, then are refused."
     )
-    relay_batch: int = Field(
-        500, ge=1, description="Ledger rows published a round; more raises speed and memory."
-    )
+    relay_batch: int = Field(500, ge=1, description="Ledger rows published a round; more raises speed and memory.")
 
     def addresses(self, kind: str) -> str:
         """Where a kind of process listens: host:port pairs with commas, or a ``dns:///`` name; empty if unknown."""

@@ -27,9 +27,7 @@ MAX_BATCH: Final = 1_000
 class Standard:
     """The standard methods of one resource, each as a handler ``(request, transaction) -> response``."""
 
-    def __init__(
-        self, resource: Resource[Any], service: str, sealer: Sealer, generated: Callable[[str], Any]
-    ) -> None:
+    def __init__(self, resource: Resource[Any], service: str, sealer: Sealer, generated: Callable[[str], Any]) -> None:
         self.resource = resource
         self._sealer = sealer
         self._package = service.rpartition(".")[0]
@@ -93,7 +91,8 @@ class Standard:
         )
         if not rows:
             raise self.resource.missing(request.id)
-        return self.resource.message.FromString(rows[0].after)
+        record: Message = self.resource.message.FromString(rows[0].after)
+        return record
 
     async def list(self, request: Any, tx: View) -> Message:
         """Lists a page of records."""
@@ -153,9 +152,7 @@ class Standard:
                 if not contract.is_output_only(each) and each.name != "etag"
             ]  # fmt: skip
         masks.apply(record.after, patch, paths or masks.present(patch))
-        return await tx.update(
-            record, occur_time=request.occur_time if request.HasField("occur_time") else None
-        )
+        return await tx.update(record, occur_time=request.occur_time if request.HasField("occur_time") else None)
 
     async def delete(self, request: Any, tx: Work) -> Message:
         """Deletes one record softly."""
@@ -182,9 +179,7 @@ class Standard:
         """Lists a record's history from the ledger, the last revision first."""
         await tx.get(self.resource, request.id)
         ledger = tx.schema.ledger
-        page = page_of(
-            self._sealer, request.page_size, request.page_token, (tx.tenant, "revisions", request.id)
-        )
+        page = page_of(self._sealer, request.page_size, request.page_token, (tx.tenant, "revisions", request.id))
         statement = select(ledger).where(
             ledger.c.tenant_id == bindparam("tenant"), ledger.c.entity_id == bindparam("entity_id")
         )
@@ -249,9 +244,7 @@ class Standard:
     async def batch_update(self, request: Any, tx: Work) -> Message:
         """Changes many records."""
         items = self._items(request)
-        records = await tx.lock_many(
-            self.resource, _well_formed(self._resource_in(item).id for item in items)
-        )
+        records = await tx.lock_many(self.resource, _well_formed(self._resource_in(item).id for item in items))
 
         async def one(item: Any, _index: int) -> tuple[Message, int]:
             check(item)
@@ -387,9 +380,7 @@ def check_required_shallow(item: Message, field: str) -> None:
 
 
 def _required(path: str) -> Invalid:
-    return Invalid(
-        Reason.REASON_FIELD_REQUIRED, f"{path}: it is required", violations=[(path, "it is required")]
-    )
+    return Invalid(Reason.REASON_FIELD_REQUIRED, f"{path}: it is required", violations=[(path, "it is required")])
 
 
 def _in_batch(failure: Failure, index: int) -> Failure:

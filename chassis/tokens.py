@@ -60,9 +60,7 @@ class Signer:
         }
         if caller.act:
             claims["act"] = caller.act
-        return jwt.encode(
-            {"alg": ALGORITHM, "kid": self.kind}, claims, self._key, algorithms=[ALGORITHM]
-        ), expiry
+        return jwt.encode({"alg": ALGORITHM, "kid": self.kind}, claims, self._key, algorithms=[ALGORITHM]), expiry
 
 
 class Verifier:
@@ -148,9 +146,7 @@ class Sealer:
     def encrypt(self, body: bytes, bound_to: bytes) -> str:
         """``body`` as a text that only opens for the same ``bound_to``, for example a tenant's id."""
         nonce = os.urandom(12)
-        return (
-            base64.urlsafe_b64encode(nonce + self._cipher.encrypt(nonce, body, bound_to)).decode().rstrip("=")
-        )
+        return base64.urlsafe_b64encode(nonce + self._cipher.encrypt(nonce, body, bound_to)).decode().rstrip("=")
 
     def decrypt(self, text: str, bound_to: bytes) -> bytes:
         """The body that ``encrypt`` made the text of. Raises ValueError where it is forged or bound to another."""

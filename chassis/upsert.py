@@ -36,9 +36,7 @@ class Upsert:
                 # The item itself is answered with this, when its turn comes.
                 continue
             keys += self._resource.keys(record)
-        for key, holders in (
-            await claim(self._work, self._resource.kind.prefix, list(dict.fromkeys(keys)))
-        ).items():
+        for key, holders in (await claim(self._work, self._resource.kind.prefix, list(dict.fromkeys(keys)))).items():
             self._holders[key.kind, key.value] = holders
 
     async def lock_matches(self) -> None:

@@ -58,9 +58,7 @@ class View(Tx):
     async def get_many(self, resource: Resource[M], record_ids: Sequence[str]) -> dict[str, M]:
         """Those of the records that exist, by id."""
         rows = await self.rows(resource.read_many, {"ids": [resource.uuid(each) for each in record_ids]})
-        return {
-            ids.encode(resource.kind.prefix, row.id): resource.codec.message(row._mapping) for row in rows
-        }
+        return {ids.encode(resource.kind.prefix, row.id): resource.codec.message(row._mapping) for row in rows}
 
 
 class Work(View):
@@ -72,9 +70,7 @@ class Work(View):
         # What a repeated call is answered with where that must differ from the first answer, as with secrets.
         self.remembered: Message | None = None
 
-    async def lock(
-        self, resource: Resource[M], record_id: str, etag: str = "", *, deleted: bool = False
-    ) -> Record[M]:
+    async def lock(self, resource: Resource[M], record_id: str, etag: str = "", *, deleted: bool = False) -> Record[M]:
         """The record, locked until the transaction ends, so that writers wait for each other.
 
         Raises NotFound; Aborted (ETAG_MISMATCH, with the current etag) where ``etag`` is another; Precondition
@@ -190,9 +186,7 @@ class Work(View):
         permission = f"{resource.kind.plural}.backdate"
         call = context.current_or_none()
         if given < now - CLOCK_TOLERANCE and call is not None and not call.caller.may(permission):
-            raise Denied(
-                Reason.REASON_PERMISSION_DENIED, f"a time in the past needs the permission '{permission}'"
-            )
+            raise Denied(Reason.REASON_PERMISSION_DENIED, f"a time in the past needs the permission '{permission}'")
         return min(given, now)
 
     @property
@@ -255,10 +249,7 @@ class Work(View):
         if gone:
             await self.execute_many(
                 delete(table).where(
-                    *(
-                        table.c[name] == bindparam(f"k_{name}")
-                        for name in ("resource", "kind", "value", "id")
-                    ),
+                    *(table.c[name] == bindparam(f"k_{name}") for name in ("resource", "kind", "value", "id")),
                     table.c.tenant_id == bindparam("tenant"),
                 ),
                 [{f"k_{name}": value for name, value in row.items()} for row in gone],

@@ -123,9 +123,7 @@ class _Parser:
             _refuse(f"'{field.text}' stands where a field's name belongs", field.position)
         operator = self._next(f"a comparison after '{field.text}'")
         if operator.text not in COMPARISONS or operator.kind != "op":
-            _refuse(
-                f"'{operator.text}' is no comparison; there are {' '.join(COMPARISONS)}", operator.position
-            )
+            _refuse(f"'{operator.text}' is no comparison; there are {' '.join(COMPARISONS)}", operator.position)
         value = self._next(f"a value after '{field.text} {operator.text}'")
         if value.kind in ("op", "paren"):
             _refuse(f"'{value.text}' stands where a value belongs", value.position)

@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Table, any_, bindparam, cast, func, litera
 from sqlalchemy.dialects.postgresql import JSONB
 
 from chassis import context, ids
-from chassis.contract import is_repeated, refs
+from chassis.contract import inner, is_repeated, refs
 from chassis.errors import Failure, Invalid, Reason
 
 COMPARISONS: Final[dict[str, Callable[[Any, Any], Any]]] = {
@@ -30,9 +30,7 @@ COMPARISONS: Final[dict[str, Callable[[Any, Any], Any]]] = {
 }
 
 
-def field_of(
-    resource: Descriptor, name: str, *, reason: Reason.ValueType, what: str, position: int
-) -> FieldDescriptor:
+def field_of(resource: Descriptor, name: str, *, reason: Reason.ValueType, what: str, position: int) -> FieldDescriptor:
     """The field of that name, where the caller may filter by it. Raises Invalid with the nearest name otherwise."""
     allowed = context.fields(resource).filterable
     field = resource.fields_by_name.get(name)
@@ -49,9 +47,7 @@ def compare(
 ) -> ColumnElement[bool]:
     """The condition of ``path comparison value``; ``any_value`` where the value is a bare ``*``."""
     name, _, rest = path.partition(".")
-    field = field_of(
-        resource, name, reason=Reason.REASON_FILTER_UNKNOWN_FIELD, what="filter", position=position
-    )
+    field = field_of(resource, name, reason=Reason.REASON_FILTER_UNKNOWN_FIELD, what="filter", position=position)
     if name == "custom":
         raise Invalid(
             Reason.REASON_CUSTOM_FIELD_UNKNOWN,
@@ -80,13 +76,11 @@ def _is_set(path: str, comparison: str, field: FieldDescriptor, column: Any) -> 
         raise _invalid(path, "'*' goes with ':' only, as in 'email:*'")
     if is_repeated(field):
         size = func.jsonb_array_length(column) if field.message_type else func.cardinality(column)
-        return size > 0  # type: ignore[no-any-return]
+        return size > 0
     return column.is_not(None)  # type: ignore[no-any-return]
 
 
-def _has(
-    path: str, rest: str, comparison: str, value: str, field: FieldDescriptor, column: Any
-) -> ColumnElement[bool]:
+def _has(path: str, rest: str, comparison: str, value: str, field: FieldDescriptor, column: Any) -> ColumnElement[bool]:
     if comparison not in ("=", ":"):
         raise _invalid(path, "it holds several values: only '=' and ':' apply")
     if field.message_type is None:
@@ -117,9 +111,7 @@ def _inside(
 
 
 def _plain_fields(field: FieldDescriptor) -> list[str]:
-    return [
-        each.name for each in field.message_type.fields if each.message_type is None and not is_repeated(each)
-    ]
+    return [each.name for each in inner(field).fields if each.message_type is None and not is_repeated(each)]
 
 
 def _parse(path: str, field: FieldDescriptor, value: str) -> Any:
@@ -163,6 +155,7 @@ def _parse_message(kind: str, value: str) -> Any:
 
 
 def _parse_enum(field: FieldDescriptor, value: str) -> int:
+    assert field.enum_type is not None
     values = field.enum_type.values_by_name
     prefix = field.enum_type.values_by_number[0].name.removesuffix("UNSPECIFIED")
     found = values.get(value) or values[f"{prefix}{value}"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from chassis.errors import Invalid, Reason
 from chassis.query.operands import field_of
+from chassis.rows import Row
 
 MAX_FIELDS: Final = 5
 
@@ -33,13 +34,14 @@ class Order:
 
     def after(self, values: Sequence[Any]) -> ColumnElement[bool]:
         """The rows that come after the one with these values, one for each column."""
-        ways, equal = [], []
+        ways: list[ColumnElement[bool]] = []
+        equal: list[ColumnElement[bool]] = []
         for (column, down), value in zip(self.columns, values, strict=True):
             ways.append(and_(*equal, _beyond(column, down, value)))
             equal.append(column.is_(None) if value is None else column == value)
         return or_(*ways)
 
-    def values(self, row: Mapping[str, Any]) -> list[Any]:
+    def values(self, row: Row) -> list[Any]:
         """The row's place in this order."""
         return [row[column.key] for column, _ in self.columns]  # type: ignore[index]
 
@@ -66,9 +68,7 @@ def parse_order(text: str, resource: Descriptor, table: Table) -> Order:
         words = part.split()
         if not 1 <= len(words) <= 2 or (len(words) == 2 and words[1].lower() not in ("asc", "desc")):
             raise _invalid(f"'{part.strip()}' is not a field, or a field and 'desc'")
-        field = field_of(
-            resource, words[0], reason=Reason.REASON_ORDER_INVALID, what="order_by", position=position
-        )
+        field = field_of(resource, words[0], reason=Reason.REASON_ORDER_INVALID, what="order_by", position=position)
         if field.name not in table.c or isinstance(table.c[field.name].type, (ARRAY, JSONB)):
             raise _invalid(f"'{words[0]}' cannot be ordered by")
         columns.append((table.c[field.name], len(words) == 2 and words[1].lower() == "desc"))

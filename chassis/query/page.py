@@ -63,9 +63,7 @@ def _open(sealer: Sealer, token: str, digest: str) -> list[Any]:
 
 
 def _invalid(message: str) -> Invalid:
-    return Invalid(
-        Reason.REASON_PAGE_TOKEN_INVALID, f"page_token: {message}", violations=[("page_token", message)]
-    )
+    return Invalid(Reason.REASON_PAGE_TOKEN_INVALID, f"page_token: {message}", violations=[("page_token", message)])
 
 
 def _write(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from crm.contacts.v1 import affiliation_pb2 as pb
 from google.type.date_pb2 import Date
@@ -21,19 +22,20 @@ async def prepare(work: Work, affiliation: pb.Affiliation, before: pb.Affiliatio
     """Names the link, and raises where person or company do not exist or the dates are the wrong way round."""
     if not affiliation.display_name:
         affiliation.display_name = affiliation.role or "affiliation"
-    if affiliation.HasField("end_date") and affiliation.HasField("start_date"):
-        if _day(affiliation.end_date) < _day(affiliation.start_date):
-            message = "it lies before start_date"
-            raise Invalid(Reason.REASON_FIELD_INVALID, f"end_date: {message}", violations=[("end_date", message)])
+    dated = affiliation.HasField("end_date") and affiliation.HasField("start_date")
+    if dated and _day(affiliation.end_date) < _day(affiliation.start_date):
+        message = "it lies before start_date"
+        raise Invalid(Reason.REASON_FIELD_INVALID, f"end_date: {message}", violations=[("end_date", message)])
     if before is None or (before.contact_id, before.company_id) != (affiliation.contact_id, affiliation.company_id):
         await _check_ends(work, affiliation)
 
 
 async def _check_ends(work: Work, affiliation: pb.Affiliation) -> None:
-    for resource, field, end in (
+    ends: tuple[tuple[Resource[Any], str, str], ...] = (
         (contacts, "contact_id", affiliation.contact_id),
         (companies, "company_id", affiliation.company_id),
-    ):
+    )
+    for resource, field, end in ends:
         if end and end not in await work.get_many(resource, [end]):
             message = f"there is no {resource.kind.prefix} '{end}'"
             raise Precondition(Reason.REASON_NOT_FOUND, f"{field}: {message}", violations=[(field, message)])
