@@ -54,11 +54,11 @@ _TRANSIENT: Final = (Unavailable, Aborted, DeadlineExceeded, Exhausted, Cancelle
 
 ENTER = text(
     "INSERT INTO inbox (tenant_id, consumer, event_id)"
-    " SELECT :tenant_id, mark.consumer, mark.event_id"
+    " SELECT :tenant, mark.consumer, mark.event_id"
     " FROM unnest(:consumers, :events) AS mark (consumer, event_id)"
     " ON CONFLICT DO NOTHING RETURNING consumer, event_id"
 ).bindparams(
-    bindparam("tenant_id", type_=Uuid),
+    bindparam("tenant", type_=Uuid),
     bindparam("consumers", type_=ARRAY(Text)),
     bindparam("events", type_=ARRAY(Uuid)),
 )

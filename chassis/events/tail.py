@@ -33,12 +33,13 @@ class Tail:
     ) -> None:
         self._broker = Broker(nats_url, "tail")
         self._arrived = arrived
+        self._following = False
         self._turned = turned
 
     @property
     def connected(self) -> bool:
         """Whether events flow."""
-        return self._broker.connected
+        return self._following
 
     async def run(self) -> None:
         """Follows until it is cancelled."""
@@ -58,11 +59,17 @@ class Tail:
             await asyncio.sleep(0.2)
             return
         if epoch == self._broker.epoch:
-            self._turned(True)
-            await self._broker.lost(epoch)
-            self._turned(False)
+            self._turn(True)
+            try:
+                await self._broker.lost(epoch)
+            finally:
+                self._turn(False)
         with contextlib.suppress(nats.errors.Error):
             await subscription.unsubscribe()
+
+    def _turn(self, following: bool) -> None:
+        self._following = following
+        self._turned(following)
 
     async def _take(self, message: Msg) -> None:
         try:
