@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 import json
 import sys
 from collections.abc import Mapping
@@ -36,8 +37,11 @@ def print_table(made: Table) -> None:
     """A table as wide as the terminal; as wide as it needs where the output is no terminal."""
     if stdout.is_terminal:
         stdout.print(made, soft_wrap=False)
-    else:
-        Console(highlight=False, width=1_000).print(made)
+        return
+    wide = Console(file=io.StringIO(), highlight=False, width=1_000)
+    with wide.capture() as captured:
+        wide.print(made)
+    sys.stdout.writelines(f"{line.rstrip()}\n" for line in captured.get().splitlines())
 
 
 def money(value: Mapping[str, Any]) -> str:

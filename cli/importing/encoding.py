@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,10 @@ _BOMS = (
 # Bytes that no text in Windows-1252 has: its five empty places, control characters, and þ and ÿ, which
 # only Icelandic and French names of places use and broken files are full of.
 _NEVER_IN_CP1252 = bytes(sorted({*range(0x20), 0x7F, 0x81, 0x8D, 0x8F, 0x90, 0x9D, 0xFE, 0xFF} - {9, 10, 12, 13}))
+
+
+# Accented letters and typographic signs in UTF-8, which as Windows-1252 would be nonsense such as "Ã£".
+_LATIN_IN_UTF8 = re.compile(rb"[\xc3-\xc5][\x80-\xbf]|\xc2[\xa0-\xbf]|\xe2\x80[\x80-\xbf]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +124,7 @@ def looks_like_cp1252(path: Path) -> bool:
         while line := file.readline(CHUNK_BYTES):
             if line.isascii():
                 continue
-            if len(line.translate(None, _NEVER_IN_CP1252)) != len(line):
+            if len(line.translate(None, _NEVER_IN_CP1252)) != len(line) or _LATIN_IN_UTF8.search(line):
                 return False
             try:
                 line.decode("utf-8")

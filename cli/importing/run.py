@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -116,7 +117,8 @@ class Import:
     def cure(self, word: str, collection: str, text: str) -> str:
         """What helps against an unknown name."""
         near = self.directory.nearest(collection, text)
-        ways = [f"--value {word}:{text!r}={near!r} maps it" if near else f"--value {word}:from=to maps it"]
+        mapped = shlex.quote(f"{word}:{text}={near or 'name'}")
+        ways = [f"--value {mapped} maps it"]
         if collection in _CREATE_OPTIONS:
             ways.append(f"{_CREATE_OPTIONS[collection]} makes it")
         else:

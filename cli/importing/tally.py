@@ -12,7 +12,7 @@ from typing import TextIO
 from cli.importing.reading import ERROR_COLUMNS, Row
 
 MOST_REMARKS = 200
-MOST_SHOWN_FAILURES = 10
+MOST_SHOWN_FAILURES = 5
 
 
 @dataclass
