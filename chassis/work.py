@@ -111,7 +111,7 @@ class Work(View):
         after = resource.message()
         after.CopyFrom(record)
         after.id = ids.encode(resource.kind.prefix, record_id or ids.new_uuid())  # type: ignore[attr-defined]
-        happened = self._happened(resource, occur_time, now)
+        happened = await self.happened(resource, occur_time)
         stamp = timestamp(now)
         after.create_time.CopyFrom(stamp)  # type: ignore[attr-defined]
         after.update_time.CopyFrom(stamp)  # type: ignore[attr-defined]
@@ -143,7 +143,7 @@ class Work(View):
             return record.before
         check_required(after)
         now = await self.now()
-        happened = self._happened(resource, occur_time, now)
+        happened = await self.happened(resource, occur_time)
         after.update_time.CopyFrom(timestamp(now))  # type: ignore[attr-defined]
         after.etag = etag(record.revision + 1)  # type: ignore[attr-defined]
         if not claimed:
@@ -171,9 +171,12 @@ class Work(View):
             if holder := next((each for each in taken.get(key, ()) if each != uuid), None):
                 raise key_taken(resource, key, holder)
 
-    def _happened(
-        self, resource: Resource[Any], occur_time: Timestamp | dt.datetime | None, now: dt.datetime
-    ) -> dt.datetime:
+    async def happened(self, resource: Resource[Any], occur_time: Timestamp | dt.datetime | None) -> dt.datetime:
+        """When a change happened of which a caller says ``occur_time``; now where it says nothing.
+
+        Raises Invalid (TIME_INVALID) for the future, Denied for the past without the permission to backdate.
+        """
+        now = await self.now()
         if occur_time is None or (isinstance(occur_time, Timestamp) and not occur_time.ByteSize()):
             return now
         given = moment(occur_time) if isinstance(occur_time, Timestamp) else occur_time
