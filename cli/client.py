@@ -150,18 +150,24 @@ def refusal(response: httpx2.Response) -> Refused:
     """The error a response's body tells of; also of one that is not Rapport's."""
     try:
         response.read()
-        error = response.json()["error"]
-        details = {str(detail.get("@type", "")).rpartition(".")[2]: detail for detail in error.get("details", [])}
-        violations = details.get("BadRequest", {}).get("field_violations", [])
-        return Refused(
-            http_status=response.status_code,
-            status=str(error.get("status", "")),
-            message=str(error.get("message") or error.get("status")),
-            reason=str(details.get("ErrorInfo", {}).get("reason", "")),
-            violations=[(str(v.get("field", "")), str(v.get("description", ""))) for v in violations],
-        )
+        refused = refused_by(response.json()["error"], response.status_code)
     except (ValueError, KeyError, TypeError, AttributeError):
         return Refused(response.status_code, "", f"{response.request.url} answered HTTP {response.status_code}")
+    refused.trace_id = response.headers.get("x-trace-id", "")
+    return refused
+
+
+def refused_by(error: Json, http_status: int) -> Refused:
+    """An error as the API writes it in JSON."""
+    details = {str(detail.get("@type", "")).rpartition(".")[2]: detail for detail in error.get("details", [])}
+    violations = details.get("BadRequest", {}).get("field_violations", [])
+    return Refused(
+        http_status=http_status,
+        status=str(error.get("status", "")),
+        message=str(error.get("message") or error.get("status")),
+        reason=str(details.get("ErrorInfo", {}).get("reason", "")),
+        violations=[(str(v.get("field", "")), str(v.get("description", ""))) for v in violations],
+    )
 
 
 def retry_after_s(response: httpx2.Response) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx2
 
-from cli.client import Client, Json, refusal, unreachable
+from cli.client import PASSING_STATUSES, Client, Json, refusal, refused_by, unreachable
 from cli.problems import Problem, Refused
 from cli.render import cell, moment, stderr, stdout
 
@@ -53,11 +53,13 @@ def follow(client: Client, types: Sequence[str], replay_id: str, since: str) -> 
                 for message in httpx2.EventSource(response):
                     deadline, pause = time.monotonic() + 60.0, 0.2
                     found = read(message.data)
-                    last = message.id or found.get("replay_id") or last
-                    yield last, found.get("event") or (found if "type" in found else None)
+                    last = message.id or last
+                    if error := found.get("error"):  # why the platform ends a stream that began well
+                        raise refused_by(error, int(error["code"]))
+                    yield last, found.get("event")
             failure = Problem("the stream ended")
         except Refused as refused:
-            if refused.http_status not in (429, 502, 503, 504):
+            if refused.http_status not in PASSING_STATUSES:
                 raise
             failure = refused
         except httpx2.TransportError as error:

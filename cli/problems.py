@@ -30,8 +30,10 @@ class Refused(Problem):
     message: str
     reason: str = ""
     violations: list[tuple[str, str]] = field(default_factory=list)
+    trace_id: str = ""
 
     def __str__(self) -> str:
         # The message of a failed check usually names its fields already.
         extra = [f"{name}: {text}" for name, text in self.violations if text not in self.message]
-        return "; ".join([self.message, *extra])
+        said = "; ".join([self.message, *extra])
+        return f"{said} (trace {self.trace_id})" if self.http_status >= 500 and self.trace_id else said

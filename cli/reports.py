@@ -121,10 +121,9 @@ def show_funnel(client: Client, by: Split | None, limit: int, time_zone: str, js
             stdout.print(f"the largest {limit:,} of {len(groups):,} groups; --limit shows more")
         stdout.print()
         show_bottlenecks(report.get("bottlenecks", []), names)
-    for step in total.get("steps", []):
-        if negative := count(step, "negative_count"):
-            went = "lead went" if negative == 1 else "leads went"
-            stdout.print(f"{negative:,} {went} {step_name(step)} backwards in time: left out of the durations")
+    negative = [f"{step_name(step)} {count(step, 'negative_count'):,}" for step in total.get("steps", [])]
+    if any(count(step, "negative_count") for step in total.get("steps", [])):
+        stdout.print(f"steps that end before they begin, left out of the durations: {', '.join(negative)}")
 
 
 def steps_table(total: Json) -> Any:

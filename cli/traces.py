@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import httpx2
-from rich.tree import Tree
 
 from cli.client import Json
 from cli.problems import Problem, UsageProblem
-from cli.render import cell, print_json, seconds, stdout
+from cli.render import cell, print_json, print_table, seconds, stdout, table
 from cli.settings import Settings
 
 # Exporters send in batches every few seconds; a trace that ended longer ago has all its spans.
@@ -40,9 +38,20 @@ def show(settings: Settings, trace: str, wait_s: float, json: bool) -> None:
     stdout.print(
         f"[bold]{match[1]}[/bold]: {len(spans)} spans in {services} services, {seconds((ended - began) / 1e9)}"
     )
-    known = {span["span_id"] for span in spans}
-    for root in (span for span in spans if span.get("parent_span_id", "") not in known):
-        stdout.print(tree(root, spans, began, ended))
+    made = table("span", "service", "at", "took", "", right=("at", "took"))
+    for branch, span in rows(spans):
+        start, end = int(span["start_unix_nano"]) - began, int(span["end_unix_nano"]) - began
+        name = cell(span["name"])
+        made.add_row(
+            f"[dim]{branch}[/dim]{name}"
+            if span.get("status") != "ERROR"
+            else f"[dim]{branch}[/dim][red]{name} ✗[/red]",
+            cell(span["service"]),
+            f"+{start / 1e6:.1f} ms",
+            f"{(end - start) / 1e6:.1f} ms",
+            place(start, end, max(ended - began, 1)),
+        )
+    print_table(made)
 
 
 def settled(url: str, trace_id: str, wait_s: float) -> Json:
@@ -84,30 +93,27 @@ def fetch(url: str, trace_id: str) -> Json | None:
     return found if found.get("spans") else None
 
 
-def tree(root: Json, spans: Sequence[Json], began: int, ended: int) -> Tree:
-    """A span with all below it."""
-    by_parent: dict[str, list[Json]] = {}
+def rows(spans: Sequence[Json]) -> Iterator[tuple[str, Json]]:
+    """Every span after the one above it, with the branches that lead to it. Those whose parent is missing are roots."""
+    known = {span["span_id"] for span in spans}
+    below: dict[str, list[Json]] = {}
     for span in spans:
-        by_parent.setdefault(span.get("parent_span_id", ""), []).append(span)
+        parent = span.get("parent_span_id", "")
+        below.setdefault(parent if parent in known else "", []).append(span)
 
-    def grow(span: Json, into: Any) -> Any:
-        node = into.add(label(span, began, ended)) if into is not None else Tree(label(span, began, ended))
-        for child in by_parent.get(span["span_id"], []):
-            grow(child, node)
-        return node
+    def grow(span: Json, branch: str, indent: str) -> Iterator[tuple[str, Json]]:
+        yield branch, span
+        children = below.get(span["span_id"], [])
+        for child in children:
+            last = child is children[-1]
+            yield from grow(child, indent + ("└─ " if last else "├─ "), indent + ("   " if last else "│  "))
 
-    made: Tree = grow(root, None)
-    return made
+    for root in below.get("", []):
+        yield from grow(root, "", "")
 
 
-def label(span: Json, began: int, ended: int) -> str:
-    """A span on one line: when it ran within the trace, how long, where, and what it did."""
-    start, end = int(span["start_unix_nano"]), int(span["end_unix_nano"])
-    whole = max(ended - began, 1)
-    left = min(_BAR - 1, (start - began) * _BAR // whole)
+def place(start: int, end: int, whole: int) -> str:
+    """When a span ran within the trace, as a bar."""
+    left = min(_BAR - 1, start * _BAR // whole)
     length = max(1, min(_BAR - left, round((end - start) * _BAR / whole)))
-    place = " " * left + "━" * length + " " * (_BAR - left - length)
-    failed = span.get("status") == "ERROR"
-    name = f"[red]{cell(span['name'])} failed[/red]" if failed else cell(span["name"])
-    service, took = cell(span["service"]), seconds((end - start) / 1e9)
-    return f"{name}  [dim]{service}[/dim]  [bold]{took}[/bold]  [cyan]▕{place}▏[/cyan]"
+    return (" " * left + "━" * length).ljust(_BAR)
