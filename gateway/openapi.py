@@ -33,7 +33,10 @@ _ERROR: Schema = {
             "properties": {
                 "code": {"type": "integer", "description": "The HTTP status."},
                 "status": {"type": "string", "description": "The code's name, as in google.rpc.Code."},
-                "message": {"type": "string", "description": "What was wrong, where, and what would be right."},
+                "message": {
+                    "type": "string",
+                    "description": "What was wrong, where, and what would be right.",
+                },
                 "details": {
                     "type": "array",
                     "description": "google.rpc.ErrorInfo always, with a `reason` for programs; "
@@ -50,7 +53,10 @@ _ERROR: Schema = {
                                 "type": "array",
                                 "items": {
                                     "type": "object",
-                                    "properties": {"field": {"type": "string"}, "description": {"type": "string"}},
+                                    "properties": {
+                                        "field": {"type": "string"},
+                                        "description": {"type": "string"},
+                                    },
                                 },
                             },
                             "retry_delay": {"type": "string"},
@@ -62,7 +68,10 @@ _ERROR: Schema = {
         }
     },
 }
-_TRACE_HEADER = {"description": "The trace of this call, 32 hexadecimal digits.", "schema": {"type": "string"}}
+_TRACE_HEADER = {
+    "description": "The trace of this call, 32 hexadecimal digits.",
+    "schema": {"type": "string"},
+}
 _ETAG_HEADER = {"description": "The record's etag; goes into If-Match.", "schema": {"type": "string"}}
 _IF_MATCH: Schema = {
     "name": "If-Match",

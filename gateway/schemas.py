@@ -16,7 +16,11 @@ Schema = dict[str, Any]
 _F = FieldDescriptor
 
 _WELL_KNOWN: dict[str, Schema] = {
-    "google.protobuf.Timestamp": {"type": "string", "format": "date-time", "examples": ["2026-03-01T09:30:00Z"]},
+    "google.protobuf.Timestamp": {
+        "type": "string",
+        "format": "date-time",
+        "examples": ["2026-03-01T09:30:00Z"],
+    },
     "google.protobuf.Duration": {
         "type": "string",
         "pattern": r"^-?[0-9]{1,12}(\.[0-9]{1,9})?s$",

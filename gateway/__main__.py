@@ -1,0 +1,25 @@
+"""``python -m gateway``: the public door, HTTP and gRPC."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from chassis.run import Application, main
+from gateway.events import Events
+from gateway.identity.api_keys import ApiKeys
+from gateway.identity.tables import schema
+from gateway.identity.tenants import Tenants
+from gateway.identity.tokens import Tokens
+from gateway.identity.users import Users
+from gateway.serving import serve
+
+APPLICATION = Application(
+    name="gateway",
+    schema=schema,
+    services=[Tenants, Users, ApiKeys, Tokens, Events],
+    migrations=Path(__file__).parent / "migrations",
+    serve=serve,
+)
+
+if __name__ == "__main__":
+    main(APPLICATION)

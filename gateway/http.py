@@ -1,0 +1,163 @@
+"""The HTTP server: uvicorn on this process's loop, with bounds on what a client may send before it is heard."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from chassis import telemetry
+from chassis.errors import Exhausted, Failure, Invalid, Reason
+from chassis.service import StartupError
+from chassis.settings import Settings, hostport
+from gateway import errors
+
+# A list of a thousand ids fits into a query; headers need far less.
+URL_LIMIT = 64 * 1024
+HEADERS_LIMIT = 7 * 1024
+_HEAD_S = 5.0
+_KEEP_ALIVE_S = 75
+_GRACE_S = 15
+_CONNECTIONS = 10_000
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection. A head that is too large or too slow is refused, and in the form of every other error."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begins to wait for a first request."""
+        super().connection_made(transport)
+        self._refusal: Failure | None = None
+        self._head_bytes = 0
+        self._header_bytes = 0
+        self._in_head = True
+        self._head_timer = self.loop.call_later(_KEEP_ALIVE_S, self._too_slow)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Ends the waiting."""
+        self._head_timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Reads on; also a head that never ends is counted."""
+        super().data_received(data)
+        if self._in_head and self.parser is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > URL_LIMIT + 2 * HEADERS_LIMIT and not self.transport.is_closing():
+                self._refusal = _head_too_large()
+                self.send_400_response("")
+
+    def on_message_begin(self) -> None:
+        """A request begins: its head has a few seconds."""
+        super().on_message_begin()
+        self._head_bytes = self._header_bytes = 0
+        self._in_head = True
+        self._head_timer.cancel()
+        self._head_timer = self.loop.call_later(_HEAD_S, self._too_slow)
+
+    def on_url(self, url: bytes) -> None:
+        """Takes a part of the URL."""
+        super().on_url(url)
+        if len(self.url) > URL_LIMIT:
+            self._refuse(_head_too_large())
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Takes a header."""
+        super().on_header(name, value)
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > HEADERS_LIMIT:
+            self._refuse(_head_too_large())
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        self._in_head = False
+        self._head_timer.cancel()
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answers what is no request, and closes."""
+        failure = self._refusal or Invalid(Reason.REASON_BODY_MALFORMED, "this is no HTTP request")
+        status = 431 if failure.reason == Reason.REASON_TOO_LARGE else 400
+        body = errors.body(failure, status)
+        with telemetry.span("no request"):
+            head = (
+                f"HTTP/1.1 {status} {'Request Header Fields Too Large' if status == 431 else 'Bad Request'}\r\n"
+                f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+                f"x-trace-id: {telemetry.trace_id()}\r\nconnection: close\r\n\r\n"
+            )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+    def _refuse(self, failure: Failure) -> None:
+        # The parser turns an exception into one of its own, which the caller answers by send_400_response.
+        self._refusal = failure
+        raise failure
+
+    def _too_slow(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()
+
+
+def _head_too_large() -> Exhausted:
+    return Exhausted(
+        Reason.REASON_TOO_LARGE, f"the headers are larger than {HEADERS_LIMIT} bytes, or the URL than {URL_LIMIT}"
+    )
+
+
+class _Uvicorn(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals belong to the process, not to one of its servers."""
+        yield
+
+
+class HttpDoor:
+    """The public HTTP server."""
+
+    def __init__(self, app: Any) -> None:
+        config = uvicorn.Config(
+            app,
+            http=Protocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=_GRACE_S,
+            limit_concurrency=_CONNECTIONS,
+            backlog=1024,
+        )
+        self._server = _Uvicorn(config)
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self, settings: Settings) -> None:
+        """Listens. Raises StartupError where the address is taken."""
+        listener = _listener(settings)
+        self._task = asyncio.create_task(self._server.serve(sockets=[listener]), name="http")
+        while not self._server.started:
+            if self._task.done():
+                self._task.result()
+                raise StartupError("the HTTP server ended at once")
+            await asyncio.sleep(0.01)
+
+    async def stop(self) -> None:
+        """Accepts no more, and waits for the calls under way."""
+        self._server.should_exit = True
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
+
+
+def _listener(settings: Settings) -> socket.socket:
+    if settings.http_fd is not None:
+        return socket.socket(fileno=settings.http_fd)
+    host, port = hostport(settings.http_listen)
+    try:
+        return socket.create_server((host, port), backlog=1024)
+    except OSError as error:
+        raise StartupError(f"{settings.http_listen} cannot be listened on: {error.strerror}") from error

@@ -1,0 +1,1 @@
+"""Who may come in: tenants, their users, and the keys that programs call with."""

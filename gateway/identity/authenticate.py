@@ -1,0 +1,111 @@
+"""From a credential to a caller, checked against the database at most a second ago."""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections import OrderedDict
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import bindparam, or_, select, update
+
+from chassis import ids, telemetry
+from chassis.context import Caller
+from chassis.db import Database
+from chassis.errors import Failure, Reason, Unauthenticated
+from gateway.identity import keys
+from gateway.identity.tables import api_keys, credentials
+
+# A revoked key works nowhere after this long.
+FRESH_S = 1.0
+_CACHE_LIMIT = 10_000
+_USE_STEP = timedelta(minutes=1)
+# A tenant to stand in while looking for the true one: no rows are there.
+_NOBODY = UUID(int=0)
+
+log = telemetry.logger()
+
+_FIND = select(credentials.c.digest, credentials.c.tenant_id, credentials.c.api_key_id).where(
+    credentials.c.digest == bindparam("digest")
+)
+_READ = select(
+    api_keys.c.scopes,
+    api_keys.c.expire_time,
+    api_keys.c.user_id,
+    api_keys.c.delete_time,
+    api_keys.c.last_use_time,
+).where(api_keys.c.tenant_id == bindparam("tenant"), api_keys.c.id == bindparam("id"))
+# Use is noted on the row alone: it is no change of the record, so it has no revision and no event.
+_NOTE_USE = (
+    update(api_keys)
+    .where(
+        api_keys.c.tenant_id == bindparam("tenant"),
+        api_keys.c.id == bindparam("key_id"),
+        or_(api_keys.c.last_use_time.is_(None), api_keys.c.last_use_time < bindparam("before")),
+    )
+    .values(last_use_time=bindparam("now"))
+)
+
+
+class Authenticator:
+    """Checks API keys. What it found is good for a second, then it looks again."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._known: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()
+
+    async def caller(self, authorization: str) -> Caller:
+        """The caller behind the value of ``authorization``.
+
+        Raises Unauthenticated where it is missing, unknown, expired or revoked, Unavailable without database.
+        """
+        scheme, _, secret = authorization.partition(" ")
+        secret = secret.strip()
+        if scheme.lower() != "bearer" or not secret:
+            raise _refused("send 'Authorization: Bearer <API key>'")
+        if not secret.startswith(keys.LEAD) or len(secret) > 200:
+            raise _refused("the credential is no API key; those begin with 'rap_'")
+        digest = keys.digest(secret)
+        known = self._known.get(digest)
+        now = time.monotonic()
+        if known is not None and known[1] > now:
+            return known[0]
+        caller = await self._look_up(digest)
+        self._known[digest] = (caller, now + FRESH_S)
+        self._known.move_to_end(digest)
+        while len(self._known) > _CACHE_LIMIT:
+            self._known.popitem(last=False)
+        return caller
+
+    async def _look_up(self, digest: bytes) -> Caller:
+        async with self._db.read(_NOBODY) as tx:
+            found = await tx.rows(_FIND, {"digest": digest})
+        if not found or not hmac.compare_digest(bytes(found[0].digest), digest):
+            raise _refused("the API key is unknown or revoked")
+        tenant, key_id = found[0].tenant_id, found[0].api_key_id
+        async with self._db.read(tenant) as tx:
+            rows = await tx.rows(_READ, {"id": key_id})
+        now = datetime.now(UTC)
+        if not rows or rows[0].delete_time is not None:
+            raise _refused("the API key is unknown or revoked")
+        row = rows[0]
+        if row.expire_time is not None and row.expire_time <= now:
+            raise _refused("the API key has expired")
+        if row.last_use_time is None or now - row.last_use_time >= _USE_STEP:
+            await self._note_use(tenant, key_id, now)
+        principal = ids.encode("user", row.user_id) if row.user_id else ids.encode("api_key", key_id)
+        return Caller(tenant, principal, frozenset(row.scopes), issuer="gateway")
+
+    async def _note_use(self, tenant: UUID, key_id: UUID, now: datetime) -> None:
+        try:
+            async with self._db.write(tenant) as tx:
+                minute = now.replace(second=0, microsecond=0)
+                await tx.execute(_NOTE_USE, {"key_id": key_id, "before": now - _USE_STEP, "now": minute})
+        except Failure as failure:
+            # The call itself must not fail because a note could not be taken.
+            log.warning("the use of an API key was not noted", exc_info=failure)
+
+
+def _refused(message: str) -> Unauthenticated:
+    return Unauthenticated(Reason.REASON_UNAUTHENTICATED, message)

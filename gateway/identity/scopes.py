@@ -1,0 +1,44 @@
+"""Which permissions an API key may give."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+from chassis.context import Caller
+from chassis.contract import load
+from chassis.errors import Denied, Invalid, Reason
+
+_SCOPE = re.compile(r"([a-z_]+)\.([a-z_.]+|\*)")
+
+
+def check(scopes: Iterable[str], maker: Caller) -> None:
+    """Raises Invalid for a scope that means nothing, Denied for one that goes beyond the maker's own."""
+    for index, scope in enumerate(scopes):
+        place = f"api_key.scopes[{index}]"
+        if scope != "*" and not _is_known(scope):
+            what = "is no permission; it looks like 'deals.read', 'deals.*' or '*'"
+            raise Invalid(Reason.REASON_FIELD_INVALID, f"{place}: {what}", violations=[(place, what)])
+        if not _covers(maker, scope):
+            text = f"{place}: a key cannot give '{scope}', which its maker does not have"
+            raise Denied(Reason.REASON_PERMISSION_DENIED, text, metadata={"permission": scope})
+
+
+def _is_known(scope: str) -> bool:
+    found = _SCOPE.fullmatch(scope)
+    return found is not None and found[1] in areas()
+
+
+def _covers(maker: Caller, scope: str) -> bool:
+    if scope == "*":
+        return "*" in maker.scopes
+    # `deals.*` asks for a permission that only `deals.*` itself or `*` gives.
+    return maker.may(scope)
+
+
+@lru_cache(maxsize=1)
+def areas() -> frozenset[str]:
+    """The first words of every permission a client can have."""
+    declared = {method.permission.partition(".")[0] for method in load().methods.values() if not method.internal}
+    return frozenset(declared | {each.plural for each in load().resources.values()})

@@ -1,0 +1,26 @@
+"""The gateway's tables."""
+
+from __future__ import annotations
+
+from crm.gateway.v1 import api_key_pb2, tenant_pb2, user_pb2
+from sqlalchemy import Column, LargeBinary, Table, Uuid
+
+from chassis.db import Schema
+
+schema = Schema("gateway")
+
+tenants = schema.record(tenant_pb2.Tenant, transient=["admin_secret"])
+users = schema.record(user_pb2.User)
+api_keys = schema.record(api_key_pb2.ApiKey, transient=["secret"])
+
+# A key must be found before its tenant is known, so this one table stands outside the tenant walls. It holds no
+# more than the way from a digest to the key's own row, which is read inside the tenant.
+credentials = Table(
+    "credentials",
+    schema.metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("tenant_id", Uuid, nullable=False),
+    Column("api_key_id", Uuid, nullable=False, unique=True),
+)
+schema.shared["credentials"] = "an API key's digest leads to its tenant, which is not known before"
+schema.shared_rights["credentials"] = "SELECT, INSERT, DELETE"

@@ -1,0 +1,1 @@
+"""The live feed: what is committed anywhere reaches every subscriber of its tenant, never with a silent gap."""

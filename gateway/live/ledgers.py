@@ -1,0 +1,62 @@
+"""The ledgers of every service, read in the order of their positions."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from chassis.change import Change
+from chassis.clients import Channels, service_caller
+from chassis.contract import load
+from chassis.rows import timestamp
+from chassis.service import Server
+
+_PATH = "/crm.internal.v1.LedgerService/ReadChanges"
+_EVERY_TENANT = UUID(int=0)
+_KIND = "gateway"
+TIMEOUT_S = 5.0
+
+
+class Page(NamedTuple):
+    """Changes of one ledger, the highest position that was examined, and the ledger's highest."""
+
+    changes: list[Change]
+    position: int
+    last_position: int
+
+
+Read = Callable[..., Awaitable[Page]]
+
+
+class Ledgers:
+    """Reads any service's ledger: this process's own directly, the others over the wire."""
+
+    def __init__(self, channels: Channels, server: Server) -> None:
+        self._channels = channels
+        self._server = server
+        self._method = load().methods[_PATH]
+
+    async def read(self, ledger: str, after: int | datetime, *, tenant: UUID | None, limit: int = 500) -> Page:
+        """What follows a position, or was committed at a time or later; of one tenant, or of all where None.
+
+        Raises Failure where the service cannot be reached.
+        """
+        request: Any = self._method.request(limit=limit, all_tenants=tenant is None)
+        if isinstance(after, datetime):
+            request.start_time.CopyFrom(timestamp(after))
+        else:
+            request.after_position = after
+        caller = service_caller(_KIND, tenant or _EVERY_TENANT)
+        body = request.SerializeToString()
+        if ledger == _KIND:
+            answer = await self._server.handle(_PATH, body, {}, TIMEOUT_S, caller=caller)
+        else:
+            answer = await self._channels.unary(ledger, _PATH, body, caller=caller, timeout_s=TIMEOUT_S)
+        page: Any = self._method.response.FromString(answer)
+        changes = [
+            Change.decode(ledger, each.position, UUID(each.tenant_id), each.change.SerializeToString())
+            for each in page.changes
+        ]
+        return Page(changes, page.position, page.last_position)

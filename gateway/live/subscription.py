@@ -1,0 +1,247 @@
+"""What one subscriber sees: first what it missed, from the ledgers, then what comes, from the feed."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime
+from difflib import get_close_matches
+from typing import Any
+
+from crm.gateway.v1 import event_pb2 as pb
+
+from chassis import context
+from chassis.change import Change
+from chassis.checks import check
+from chassis.context import Caller
+from chassis.contract import load
+from chassis.errors import Exhausted, Failure, Invalid, Reason, Unavailable
+from chassis.rows import moment
+from chassis.tokens import Sealer
+from gateway.live import replay
+from gateway.live.feed import Feed, Queue
+from gateway.live.ledgers import Ledgers
+from gateway.live.replay import LEDGERS, Positions
+from gateway.transcode import Transcoder
+
+CHECKPOINT_S = 15.0
+# How long a subscriber's rights hold before they are looked up again.
+_RIGHTS_S = 1.0
+# A subscriber joins the feed when no more than this is missing; until then it reads ledgers only.
+_NEAR = 200
+_RENDERED_LIMIT = 256
+
+Recheck = Callable[[], Awaitable[Caller]]
+
+
+class Ending(Exception):
+    """The end of a stream that began well: why, and where to go on."""
+
+    def __init__(self, failure: Failure, replay_id: str) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+        self.replay_id = replay_id
+
+
+class Subscriptions:
+    """Makes the streams of one process."""
+
+    def __init__(self, feed: Feed, ledgers: Ledgers, sealer: Sealer, codec: Transcoder) -> None:
+        self._feed = feed
+        self._ledgers = ledgers
+        self._sealer = sealer
+        self._codec = codec
+        self._rendered: OrderedDict[tuple[str, int], pb.Event] = OrderedDict()
+
+    def open(self, request: pb.SubscribeRequest, recheck: Recheck, caller: Caller) -> Subscription:
+        """A stream for a caller. Raises Invalid for a bad request, Unavailable while the ledgers are not known.
+
+        ``recheck`` looks up whether the caller may still come in; it is asked while the stream lasts.
+        """
+        check(request)
+        wanted = _Wanted(request)
+        if request.replay_id:
+            start: Positions | datetime = replay.unseal(self._sealer, caller.tenant, request.replay_id)
+        elif request.HasField("start_time"):
+            start = moment(request.start_time)
+        else:
+            start = self._feed.positions()
+        return Subscription(self, caller, recheck, wanted, start)
+
+    def event(self, change: Change) -> pb.Event:
+        """A change as subscribers see it."""
+        key = (change.service, change.position)
+        found = self._rendered.get(key)
+        if found is None:
+            found = self._rendered[key] = self._render(change)
+            if len(self._rendered) > _RENDERED_LIMIT:
+                self._rendered.popitem(last=False)
+        return found
+
+    def _render(self, change: Change) -> pb.Event:
+        event = pb.Event(
+            event_id=change.message.event_id,
+            type=change.type,
+            entity_id=change.entity_id,
+            revision=change.revision,
+            actor=change.actor,
+            cause_event_id=change.message.cause_event_id,
+            trace_id=change.trace_id,
+        )
+        event.changed.CopyFrom(change.message.changed)
+        event.occur_time.CopyFrom(change.message.occur_time)
+        event.commit_time.CopyFrom(change.message.commit_time)
+        for record, target in ((change.before, event.before), (change.after, event.after)):
+            if record is not None:
+                readable = context.fields(record.DESCRIPTOR).readable
+                shown: Any = self._codec.value(record)
+                target.update({name: value for name, value in shown.items() if name in readable})
+        return event
+
+
+class Subscription:
+    """One stream of events and checkpoints. Iterate it once; it ends with Ending."""
+
+    def __init__(
+        self, home: Subscriptions, caller: Caller, recheck: Recheck, wanted: _Wanted, start: Positions | datetime
+    ) -> None:
+        self._home = home
+        self._caller = caller
+        self._recheck = recheck
+        self._wanted = wanted
+        self._start = start
+        self._positions: Positions = {}
+        self._checked = time.monotonic()
+
+    @property
+    def replay_id(self) -> str:
+        """Resumes after what was yielded last; empty before the place is known."""
+        if len(self._positions) < len(LEDGERS):
+            return ""
+        return replay.seal(self._home._sealer, self._caller.tenant, self._positions)
+
+    async def __aiter__(self) -> AsyncIterator[pb.SubscribeResponse]:
+        feed, tenant = self._home._feed, self._caller.tenant
+        queue: Queue | None = None
+        try:
+            async for response in self._missed_first(feed):
+                yield response
+            queue = feed.join(tenant)
+            async for response in self._replay(feed.positions()):
+                yield response
+            yield self._checkpoint()
+            async for response in self._live(feed, queue):
+                yield response
+        except Failure as failure:
+            raise Ending(failure, self.replay_id) from failure
+        finally:
+            if queue is not None:
+                feed.leave(tenant, queue)
+
+    async def _missed_first(self, feed: Feed) -> AsyncIterator[pb.SubscribeResponse]:
+        """Brings a subscriber that begins in the past near the present, before its queue begins to fill."""
+        await self._find_start()
+        while True:
+            now = feed.positions()
+            if sum(max(0, now[ledger] - self._positions[ledger]) for ledger in LEDGERS) <= _NEAR:
+                return
+            async for response in self._replay(now):
+                yield response
+
+    async def _find_start(self) -> None:
+        if not isinstance(self._start, datetime):
+            self._positions = dict(self._start)
+            return
+        for ledger in LEDGERS:
+            page = await self._home._ledgers.read(ledger, self._start, tenant=self._caller.tenant, limit=1)
+            self._positions[ledger] = page.changes[0].position - 1 if page.changes else page.position
+
+    async def _replay(self, until: Positions) -> AsyncIterator[pb.SubscribeResponse]:
+        """What the ledgers hold up to these positions, by commit time as far as pages allow."""
+        pages: dict[str, list[Change]] = {ledger: [] for ledger in LEDGERS}
+        behind = {ledger for ledger in LEDGERS if self._positions[ledger] < until[ledger]}
+        examined = dict(self._positions)
+        while behind or any(pages.values()):
+            for ledger in [each for each in behind if not pages[each]]:
+                page = await self._home._ledgers.read(ledger, examined[ledger], tenant=self._caller.tenant)
+                pages[ledger] = [each for each in page.changes if each.position <= until[ledger]]
+                examined[ledger] = page.position
+                if page.position >= until[ledger]:
+                    behind.discard(ledger)
+            waiting = [ledger for ledger in LEDGERS if pages[ledger]]
+            if waiting:
+                first = min(waiting, key=lambda ledger: pages[ledger][0].commit_time)
+                change = pages[first].pop(0)
+                if (response := await self._see(change)) is not None:
+                    yield response
+        for ledger in LEDGERS:
+            self._positions[ledger] = max(self._positions[ledger], until[ledger])
+
+    async def _live(self, feed: Feed, queue: Queue) -> AsyncIterator[pb.SubscribeResponse]:
+        checkpoint = time.monotonic() + CHECKPOINT_S
+        while True:
+            while queue.waiting:
+                change = queue.waiting.popleft()
+                if change.position <= self._positions[change.service]:
+                    continue
+                if (response := await self._see(change)) is not None:
+                    yield response
+            if queue.overflowed:
+                text = "this subscriber is too slow; go on after the replay id"
+                raise Exhausted(Reason.REASON_OVERLOADED, text, retry_s=1)
+            if queue.ended:
+                text = "this process stops; go on after the replay id on another"
+                raise Unavailable(Reason.REASON_UNAVAILABLE, text, retry_s=0.5)
+            if time.monotonic() >= checkpoint:
+                await self._check_rights(0)
+                if not queue.waiting:
+                    # Nothing of ours lies between: what the feed handed out went to others.
+                    for ledger, position in feed.positions().items():
+                        self._positions[ledger] = max(self._positions[ledger], position)
+                yield self._checkpoint()
+                checkpoint = time.monotonic() + CHECKPOINT_S
+            await queue.wait(max(0.0, checkpoint - time.monotonic()))
+
+    async def _see(self, change: Change) -> pb.SubscribeResponse | None:
+        """The response that shows a change; None where the subscriber does not want it or may not see it."""
+        await self._check_rights(_RIGHTS_S)
+        self._positions[change.service] = change.position
+        if not self._wanted.takes(change) or not _may_see(self._caller, change):
+            return None
+        return pb.SubscribeResponse(replay_id=self.replay_id, event=self._home.event(change))
+
+    async def _check_rights(self, at_most_s: float) -> None:
+        now = time.monotonic()
+        if now - self._checked > at_most_s:
+            self._caller = await self._recheck()
+            self._checked = now
+
+    def _checkpoint(self) -> pb.SubscribeResponse:
+        return pb.SubscribeResponse(replay_id=self.replay_id)
+
+
+class _Wanted:
+    """The filter of a subscription. Raises Invalid for a type of event that does not exist."""
+
+    def __init__(self, request: pb.SubscribeRequest) -> None:
+        known = {*load().event_types, *(each.full_name for each in load().resources.values())}
+        for index, each in enumerate(request.types):
+            if each not in known:
+                place = f"types[{index}]"
+                near = get_close_matches(each, known, 1)
+                what = "is no type of event" + (f"; did you mean '{near[0]}'?" if near else "")
+                raise Invalid(Reason.REASON_FIELD_INVALID, f"{place}: {what}", violations=[(place, what)])
+        self._types = frozenset(request.types)
+        self._ids = frozenset(request.entity_ids)
+
+    def takes(self, change: Change) -> bool:
+        """Whether the subscriber asked for it."""
+        if self._types and change.type not in self._types and change.resource not in self._types:
+            return False
+        return not self._ids or change.entity_id in self._ids
+
+
+def _may_see(caller: Caller, change: Change) -> bool:
+    resource = load().by_message.get(change.resource)
+    return resource is not None and caller.may(f"{resource.plural}.read")

@@ -1,0 +1,233 @@
+"""Calls handed on as they are: raw bytes in, raw bytes out. The public gRPC server stands here too."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+from crm.gateway.v1 import event_pb2
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from opentelemetry.trace import SpanKind
+
+from chassis import context, telemetry
+from chassis.clients import MAX_MESSAGE_BYTES, Channels
+from chassis.context import Call, Caller
+from chassis.contract import Method, load
+from chassis.errors import DETAILS_KEY, Denied, Failure, Internal, Invalid, Reason, Unimplemented
+from chassis.service import DEFAULT_DEADLINE_S, MAX_DEADLINE_S, Server, StartupError
+from gateway.identity.authenticate import Authenticator
+from gateway.live.subscription import Ending, Subscription, Subscriptions
+
+TRACE_KEY = "x-trace-id"
+REPLAY_KEY = "x-replay-id"
+_INTERNAL = "/crm.internal."
+_GRACE_S = 15.0
+_HEALTH_S = 1.0
+_OPTIONS = [
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_concurrent_streams", 1_000),
+    ("grpc.max_metadata_size", 7 * 1024),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+]
+
+log = telemetry.logger()
+
+
+class Proxy:
+    """Hands a caller's request on to the service that serves it, or to this process's own services."""
+
+    def __init__(self, server: Server, channels: Channels, subscriptions: Subscriptions) -> None:
+        self._server = server
+        self._channels = channels
+        self._subscriptions = subscriptions
+
+    async def unary(
+        self, method: Method, request: bytes, caller: Caller, timeout_s: float | None, request_id: str
+    ) -> bytes:
+        """The reply's bytes. Raises the failure that the service answered with."""
+        limit = min(DEFAULT_DEADLINE_S if timeout_s is None else timeout_s, MAX_DEADLINE_S)
+        call = Call(caller, method.path, time.monotonic() + limit, request_id)
+        with context.enter(call):
+            if method.home == "gateway":
+                metadata = {"traceparent": telemetry.traceparent(), "rapport-request-id": request_id}
+                return await self._server.handle(method.path, request, metadata, limit, caller=caller)
+            return await self._channels.unary(method.home, method.path, request)
+
+    def subscribe(
+        self, method: Method, request: bytes, caller: Caller, recheck: Any, last_event_id: str = ""
+    ) -> Subscription:
+        """The stream of a subscriber. Raises Denied, Invalid, or Unavailable."""
+        if not caller.may(method.permission):
+            raise Denied(
+                Reason.REASON_PERMISSION_DENIED,
+                f"this needs the permission '{method.permission}'",
+                metadata={"permission": method.permission},
+            )
+        try:
+            message = event_pb2.SubscribeRequest.FromString(request)
+        except DecodeError as error:
+            raise Invalid(Reason.REASON_BODY_MALFORMED, "the message is no SubscribeRequest") from error
+        if last_event_id:
+            message.replay_id = last_event_id
+        return self._subscriptions.open(message, recheck, caller)
+
+    async def health(self, kind: str) -> str:
+        """What is wrong with a kind of process; empty where it serves."""
+        try:
+            check = self._channels.channel(kind).unary_unary(
+                "/grpc.health.v1.Health/Check", response_deserializer=health_pb2.HealthCheckResponse.FromString
+            )
+            answer: Any = await check(b"", timeout=_HEALTH_S)
+        except grpc.aio.AioRpcError as error:
+            return f"does not answer ({error.code().name})"
+        except Failure as failure:
+            return failure.message
+        serving = answer.status == health_pb2.HealthCheckResponse.SERVING
+        return "" if serving else "does not serve now"
+
+
+class GrpcDoor:
+    """The public gRPC server: every public method, with health and reflection."""
+
+    def __init__(self, proxy: Proxy, authenticator: Authenticator, server: Server) -> None:
+        self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=2_000)
+        self._server.add_generic_rpc_handlers((_Handlers(proxy, authenticator, server),))
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._names = [name for name in load().services if not f"/{name}".startswith(_INTERNAL)]
+        names = [*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        reflection.enable_server_reflection(names, self._server, pool=load().pool)
+
+    async def start(self, address: str) -> None:
+        """Listens. Raises StartupError where the address is taken."""
+        try:
+            self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise StartupError(f"{address} cannot be listened on") from error
+        await self._server.start()
+        await self._set(health_pb2.HealthCheckResponse.SERVING)
+
+    async def drain(self) -> None:
+        """NOT_SERVING: clients that watch health send their next call elsewhere."""
+        await self._set(health_pb2.HealthCheckResponse.NOT_SERVING)
+
+    async def stop(self) -> None:
+        """Waits for the calls under way."""
+        await self._server.stop(_GRACE_S)
+
+    async def _set(self, status: Any) -> None:
+        for name in ("", *self._names):
+            await self._health.set(name, status)
+
+
+class _Handlers(grpc.GenericRpcHandler):
+    """Every method on raw bytes, known from the contract alone."""
+
+    def __init__(self, proxy: Proxy, authenticator: Authenticator, server: Server) -> None:
+        self._proxy = proxy
+        self._authenticator = authenticator
+        self._server = server
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """The handler of any path; one that does not exist answers UNIMPLEMENTED with a reason."""
+        path = str(details.method)
+        if path.startswith(("/grpc.health.", "/grpc.reflection.")):
+            return None
+        method = load().methods.get(path)
+        if method is not None and method.streams:
+            return grpc.unary_stream_rpc_method_handler(lambda request, call: self._stream(method, request, call))
+
+        async def unary(request: bytes, call: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+            return await _answered(path, call, self._unary(path, method, request, call))
+
+        return grpc.unary_unary_rpc_method_handler(unary)
+
+    async def _unary(
+        self, path: str, method: Method | None, request: bytes, call: grpc.aio.ServicerContext[bytes, bytes]
+    ) -> bytes:
+        metadata = _metadata(call)
+        if path.startswith(_INTERNAL):
+            # From another service, with a token of its own; clients hold none.
+            return await self._server.handle(path, request, metadata, call.time_remaining())
+        if method is None:
+            raise Unimplemented(Reason.REASON_METHOD_UNKNOWN, "there is no such method")
+        caller = await self._authenticator.caller(metadata.get("authorization", ""))
+        return await self._proxy.unary(method, request, caller, call.time_remaining(), secrets.token_hex(8))
+
+    async def _stream(
+        self, method: Method, request: bytes, call: grpc.aio.ServicerContext[bytes, bytes]
+    ) -> AsyncIterator[bytes]:
+        metadata = _metadata(call)
+        authorization = metadata.get("authorization", "")
+
+        async def recheck() -> Caller:
+            return await self._authenticator.caller(authorization)
+
+        with telemetry.span(method.path, kind=SpanKind.SERVER, parent=metadata.get("traceparent", "")):
+            trace_id = telemetry.trace_id()
+            try:
+                subscription = self._proxy.subscribe(method, request, await recheck(), recheck)
+            except Failure as failure:
+                await _abort(call, failure, trace_id)
+                return
+        await call.send_initial_metadata(((TRACE_KEY, trace_id),))
+        try:
+            async with aclosing(aiter(subscription)) as responses:  # type: ignore[type-var]
+                async for response in responses:
+                    yield response.SerializeToString()
+        except Ending as ending:
+            await _abort(call, ending.failure, trace_id, ending.replay_id)
+
+
+async def _answered(path: str, call: grpc.aio.ServicerContext[Any, Any], work: Awaitable[bytes]) -> bytes:
+    """The reply of a call inside its root span, or its failure as status, message and details."""
+    parent = _metadata(call).get("traceparent", "")
+    with telemetry.span(path.lstrip("/"), kind=SpanKind.SERVER, parent=parent) as span:
+        trace_id = telemetry.trace_id()
+        try:
+            reply = await work
+        except Failure as failure:
+            telemetry.fail(span, failure)
+            found = failure
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            telemetry.fail(span, error)
+            found = internal(error)
+        else:
+            call.set_trailing_metadata(((TRACE_KEY, trace_id),))
+            return reply
+    await _abort(call, found, trace_id)
+    raise found  # abort raises; this is for the reader
+
+
+def internal(error: Exception) -> Internal:
+    """The failure that stands for a fault of ours, which is logged."""
+    request_id = secrets.token_hex(8)
+    log.error("call failed", request_id=request_id, exc_info=error)
+    text = "an internal error; the request id finds it in our logs"
+    return Internal(Reason.REASON_INTERNAL, text, metadata={"request_id": request_id})
+
+
+async def _abort(
+    call: grpc.aio.ServicerContext[Any, Any], failure: Failure, trace_id: str, replay_id: str = ""
+) -> None:
+    status = failure.status().SerializeToString()
+    more = ((REPLAY_KEY, replay_id),) if replay_id else ()
+    call.set_trailing_metadata(((DETAILS_KEY, status), (TRACE_KEY, trace_id), *more))
+    await call.abort(failure.code, failure.message)
+
+
+def _metadata(call: grpc.aio.ServicerContext[Any, Any]) -> Mapping[str, str]:
+    return {str(key): value for key, value in call.invocation_metadata() or () if isinstance(value, str)}

@@ -1,0 +1,61 @@
+"""What a gateway process serves with: the HTTP and gRPC doors, and the live feed behind both."""
+
+from __future__ import annotations
+
+import asyncio
+
+from chassis.run import Process, Serving
+from gateway.app import App
+from gateway.http import HttpDoor
+from gateway.identity.authenticate import Authenticator
+from gateway.identity.bootstrap import bootstrap
+from gateway.live.feed import Feed
+from gateway.live.ledgers import Ledgers
+from gateway.live.subscription import Subscriptions
+from gateway.proxy import GrpcDoor, Proxy
+from gateway.readiness import Readiness
+from gateway.transcode import Transcoder
+
+
+class GatewayServing(Serving):
+    """Both doors of one process."""
+
+    def __init__(self, process: Process) -> None:
+        platform, server = process.platform, process.server
+        codec = Transcoder()
+        ledgers = Ledgers(platform.channels, server)
+        self._process = process
+        self._feed = Feed(platform.settings.nats_url.get_secret_value(), ledgers)
+        subscriptions = Subscriptions(self._feed, ledgers, platform.sealer, codec)
+        authenticator = Authenticator(platform.db)
+        proxy = Proxy(server, platform.channels, subscriptions)
+        readiness = Readiness(platform.db, proxy, self._feed)
+        self._app = App(proxy, authenticator, codec, readiness, platform.settings.public_url)
+        self._http = HttpDoor(self._app)
+        self._grpc = GrpcDoor(proxy, authenticator, server)
+
+    async def start(self) -> GatewayServing:
+        """Listens on both doors. Raises StartupError where an address is taken."""
+        settings = self._process.settings
+        if settings.bootstrap_api_key_file is not None:
+            secret = await asyncio.to_thread(settings.bootstrap_api_key_file.read_text)
+            await bootstrap(self._process.platform.db, secret.strip())
+        self._process.tasks.append(asyncio.create_task(self._feed.run(), name="feed"))
+        await self._grpc.start(settings.listen)
+        await self._http.start(settings)
+        return self
+
+    async def drain(self) -> None:
+        """Readiness turns red and health says so; calls are still answered."""
+        self._app.draining = True
+        await self._grpc.drain()
+
+    async def stop(self) -> None:
+        """Tells streams to go elsewhere, with their replay ids, and waits for the calls under way."""
+        self._feed.close()
+        await asyncio.gather(self._http.stop(), self._grpc.stop())
+
+
+async def serve(process: Process) -> Serving:
+    """Starts both doors."""
+    return await GatewayServing(process).start()
