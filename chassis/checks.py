@@ -63,8 +63,9 @@ def _join(path: str, name: str) -> str:
 def _path(violation: Any) -> str:
     parts = []
     for element in violation.proto.field.elements:
-        subscript = element.WhichOneof("subscript") if hasattr(element, "WhichOneof") else None
-        parts.append(element.field_name + (f"[{element.index}]" if subscript == "index" else ""))
+        subscript = element.subscript
+        inside = subscript is not None and subscript.field == "index"
+        parts.append(f"{element.field_name}[{subscript.value}]" if inside else element.field_name)
     return ".".join(parts)
 
 
