@@ -41,7 +41,10 @@ class Draft:
 
     def place(self, filling: Filling, value: Any) -> None:
         """Puts a value where a filling leads."""
-        place(self.record, filling.target.path, filling.element, value)
+        if filling.target.path:
+            place(self.record, filling.target.path, filling.element, value)
+        else:
+            self.beside[f"{filling.target.name}_id"] = value
 
 
 def draft(row: Row, plan: Plan, reading: Reading) -> Draft:

@@ -29,7 +29,12 @@ from cli.settings import load
 # How long the first call may take to get through, and every later one: a service may be restarting.
 FIRST_PATIENCE_S, PATIENCE_S = 5.0, 60.0
 # What finds a record again where a row has no external id.
-_OTHER_KEYS = {"contacts": "emails", "companies": "domain", "products": "sku"}
+_OTHER_KEYS = {
+    "leads": ("email",),
+    "contacts": ("emails",),
+    "companies": ("domain",),
+    "products": ("sku", "display_name"),
+}
 _CREATE_OPTIONS = {"users": "--create-owners", "products": "--create-products"}
 
 
@@ -61,6 +66,7 @@ class Import:
                 sender.convert(items)
             else:
                 sender.upsert(items)
+                sender.link()
             self.tally.read += len(rows)
             progress.advance(len(rows))
 
@@ -144,7 +150,7 @@ class Import:
                     body = self.deals.conversion(each)
                 else:
                     body = self.deals.item(each, self.tally)
-                return Item(each.row, body, lead)
+                return Item(each.row, body, lead, each.beside.get("company_id", ""), each.beside.get("role", ""))
         except Problem as problem:
             each.problems.append(str(problem))
         self.tally.fail(each.row, "; ".join(each.problems))
@@ -155,9 +161,9 @@ class Import:
         external_id = each.beside.get("external_id", "")
         if external_id:
             each.record["external_ids"] = [{"system": self.options.system, "id": external_id}]
-        elif not self.deal_options.convert_leads and not each.record.get(_OTHER_KEYS.get(self.resource.plural, "")):
+        elif not self.deal_options.convert_leads and not any(map(each.record.get, other_keys(self.resource))):
             raise Problem("has no external id, so a second run would make it twice: map external_id")
-        if self.plan.fills("company") and not each.record.get("company_id") and not self.would_make_any(each):
+        if self.plan.fills("company") and not any(name.filling.target.name == "company" for name in each.names):
             self.tally.remark(f"{self.resource.plural} without a company: imported without one")
         if self.deals is not None and not self.deal_options.convert_leads:
             said = {name.filling.target.name: name.text for name in each.names}
@@ -166,10 +172,6 @@ class Import:
         missing = sorted(name for name in self.required - each.record.keys() if not self.deal_options.convert_leads)
         if missing:
             raise Problem(f"has no {' and no '.join(missing)}")
-
-    def would_make_any(self, each: Draft) -> bool:
-        """Whether a dry run left out a company it would make."""
-        return any(name.text in self.would_make.get(name.collection, ()) for name in each.names)
 
     def lead_of(self, each: Draft) -> Json:
         """The lead a row converts. Raises Problem where there is none."""
@@ -246,16 +248,21 @@ def deals_of(resource: Resource, client: Client, options: Options, deal_options:
     return Deals(pipeline, options.system, deal_options.won)
 
 
+def other_keys(resource: Resource) -> tuple[str, ...]:
+    """The fields that find a record again where a row has no external id."""
+    return _OTHER_KEYS.get(resource.plural, ())
+
+
 def check_plan(plan: mapping.Plan, resource: Resource, options: DealOptions) -> None:
     """Raises UsageProblem where what is mapped cannot make records."""
     if not plan.fillings:
         raise UsageProblem(f"no column is mapped: use --map field=column; the file has {', '.join(plan.unmapped)}")
-    other = _OTHER_KEYS.get(resource.plural, "")
+    other = other_keys(resource)
     finds_again = plan.fills("external_id") or any(
-        filling.target.path and filling.target.path[0].name == other for filling in plan.fillings
+        f.target.path and f.target.path[0].name in other for f in plan.fillings
     )
     if not finds_again and not options.convert_leads:
-        also = f" (or {other})" if other else ""
+        also = f" (or map {' or '.join(other)})" if other else ""
         raise UsageProblem(
             f"nothing finds a record again, a second run would double it: use --map external_id=column{also}"
         )

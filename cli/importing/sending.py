@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cli.client import Client, Interrupted, Json
 from cli.importing.reading import Row
@@ -30,6 +30,8 @@ class Item:
     row: Row
     body: Json
     lead: Json | None = None
+    company_id: str = ""
+    role: str = ""
 
 
 @dataclass
@@ -40,6 +42,7 @@ class Sender:
     resource: Resource
     tally: Tally
     dry_run: bool
+    _to_link: list[Json] = field(default_factory=list)
 
     def upsert(self, items: Sequence[Item]) -> None:
         """Makes or changes a record an item. One bad item fails alone, however the platform says so."""
@@ -55,17 +58,35 @@ class Sender:
                 raise
             self._upsert_in_parts(items, refused)
             return
+        if again := self._count(items, results, may_repeat=True):
+            self._upsert_again(again)
+
+    def link(self) -> None:
+        """Links the people that were sent to the companies their rows name. A link that is there stays as it is."""
+        if not self._to_link or self.dry_run:
+            return
+        requests = [{"affiliation": link} for link in self._to_link]
+        self._to_link.clear()
+        body: Json = {"requests": requests, "request_id": str(uuid.uuid4())}
+        for result in self.client.post("/v1/affiliations:batchUpsert", body)["results"]:
+            if status := result.get("status"):
+                self.tally.remark(f"contacts whose company is not linked: {status_text(status)}")
+
+    def _count(self, items: Sequence[Item], results: Sequence[Json], *, may_repeat: bool) -> list[Item]:
+        """Counts what became of the items; gives back those that met a part that was away."""
         again = []
         for item, result in zip(items, results, strict=True):
             status = result.get("status") or {}
             if not status.get("code"):
                 self.tally.done(result.get("outcome", ""))
-            elif is_passing(status):
+                if item.company_id:
+                    link = {"contact_id": result["contact"]["id"], "company_id": item.company_id}
+                    self._to_link.append({**link, **({"role": item.role} if item.role else {})})
+            elif may_repeat and is_passing(status):
                 again.append(item)
             else:
                 self.tally.fail(item.row, status_text(status))
-        if again:
-            self._upsert_again(again)
+        return again
 
     def convert(self, items: Sequence[Item]) -> None:
         """Converts each item's lead, several at a time. One converted by the same call before is unchanged."""
@@ -102,9 +123,9 @@ class Sender:
             self.tally.fail(items[0].row, without_item(str(refused)))
             return
         named: dict[int, list[str]] = {}
-        for field, text in refused.violations:
-            if (match := _ITEM.search(field)) and int(match[1]) < len(items):
-                named.setdefault(int(match[1]), []).append(f"{field.partition('].')[2]}: {text}")
+        for name, text in refused.violations:
+            if (match := _ITEM.search(name)) and int(match[1]) < len(items):
+                named.setdefault(int(match[1]), []).append(f"{name.partition('].')[2]}: {text}")
         if named:
             for index, texts in named.items():
                 self.tally.fail(items[index].row, "; ".join(texts))
@@ -123,18 +144,9 @@ class Sender:
             delay = min(delay * 2, 5.0)
             body = {"requests": [item.body for item in items], "request_id": str(uuid.uuid4())}
             results = self.client.post(f"{self.resource.path}:batchUpsert", body)["results"]
-            again = []
-            for item, result in zip(items, results, strict=True):
-                status = result.get("status") or {}
-                if not status.get("code"):
-                    self.tally.done(result.get("outcome", ""))
-                elif is_passing(status) and time.monotonic() < deadline:
-                    again.append(item)
-                else:
-                    self.tally.fail(item.row, status_text(status))
-            if not again:
+            items = self._count(items, results, may_repeat=time.monotonic() < deadline)
+            if not items:
                 return
-            items = again
 
 
 def is_passing(status: Json) -> bool:

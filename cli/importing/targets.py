@@ -67,6 +67,7 @@ _MESSAGES = {
 }
 _BESIDE = (Target("external_id"), Target("occur_time", Kind.TIME), Target("currency"))
 _BESIDE_DEALS = (Target("stage"), Target("close_time", Kind.TIME), Target("loss_reason"), Target("lead"))
+_BESIDE_CONTACTS = (Target("company", lookup="companies"), Target("role"))
 CUSTOM = "custom"
 
 
@@ -89,7 +90,7 @@ def of(resource: Resource) -> Targets:
     module = import_module(f"crm.{resource.service}.v1.{resource.prefix}_pb2")
     message: Descriptor = getattr(module, resource.prefix.capitalize()).DESCRIPTOR
     found = fields(message)
-    beside = _BESIDE + (_BESIDE_DEALS if resource.plural == "deals" else ())
+    beside = _BESIDE + {"deals": _BESIDE_DEALS, "contacts": _BESIDE_CONTACTS}.get(resource.plural, ())
     by_name = {target.name: target for target in (*found, *beside)}
     began = message.GetOptions().Extensions[options_pb2.resource].occur_field
     if began:
