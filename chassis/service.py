@@ -35,7 +35,7 @@ from chassis.errors import (
     Reason,
     Unimplemented,
 )
-from chassis.resource import Resource
+from chassis.resource import Record, Resource
 from chassis.settings import Settings
 from chassis.standard import Standard
 from chassis.tokens import Sealer, Verifier
@@ -76,11 +76,13 @@ class Service:
     """One gRPC service. Its methods are handlers ``(request, transaction) -> response``.
 
     A method that writes gets a Work, another a View. The standard methods of ``resource`` need not be written.
-    ``created(request, record, work)`` may do more in the transaction of every creation.
+    ``created`` and ``merged`` may do more in the transaction of a creation or of an upsert that found its record. A
+    written method may call on ``standard`` for the standard part of its work.
     """
 
     serves: ClassVar[str]
     resource: ClassVar[Resource[Any] | None] = None
+    standard: Standard
 
     def __init_subclass__(cls, *, serves: str, **rest: Any) -> None:
         super().__init_subclass__(**rest)
@@ -92,6 +94,10 @@ class Service:
     async def created(self, _request: Any, record: Any, _work: Work) -> Any:
         """Completes a creation; the answer is what the caller gets."""
         return record
+
+    async def merged(self, _request: Any, record: Record[Any], _work: Work) -> Any:
+        """Completes the change of a record that an upsert found; the answer is what the caller gets."""
+        return record.before
 
 
 def saga(handler: F) -> F:
@@ -141,7 +147,8 @@ class Server:
         problems, standard = [], None
         if service.resource is not None:
             standard = Standard(service.resource, service.serves, self.platform.sealer, generated)
-            standard.create_hook = service.created
+            standard.create_hook, standard.merge_hook = service.created, service.merged
+            service.standard = standard
         for method in contract.load().methods_of(service.serves):
             written = getattr(service, method.name, None)
             handler = written or (standard.handler(method.name) if standard else None)

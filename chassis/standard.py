@@ -34,6 +34,7 @@ class Standard:
         self._generated = generated
         self.field = re.sub(r"(?<!^)(?=[A-Z])", "_", resource.name).lower()
         self.create_hook: Callable[[Message, Message, Work], Awaitable[Message]] | None = None
+        self.merge_hook: Callable[[Message, Record[Any], Work], Awaitable[Message]] | None = None
 
     def handler(self, method: str) -> Handler | None:
         """The handler of a method by its name, or None where it is no standard one."""
@@ -144,6 +145,7 @@ class Standard:
 
     async def _update(self, request: Any, record: Record[Any], tx: Work) -> Message:
         patch = self._resource_in(request)
+        record.after.CopyFrom(record.before)  # an earlier item of the batch may have failed half-way
         clear_output_only(patch, frozenset({"id"}))
         paths = request.update_mask.paths
         if list(paths) == ["*"]:
@@ -296,6 +298,8 @@ class Standard:
             check_lock(match, record.etag)
             revision = match.revision
             made = await upsert.merge(match, record, list(item.update_mask.paths), occur_time)
+            if self.merge_hook is not None:
+                made = await self.merge_hook(item, match, tx)
             return made, Outcome.OUTCOME_UPDATED if match.revision > revision else Outcome.OUTCOME_UNCHANGED
 
         return await self._each(request, items, tx, one)

@@ -73,7 +73,8 @@ class Upsert:
     def remember(self, made: Any) -> None:
         """Takes a record that the batch made, so that a later item of the batch finds it."""
         uuid = self._resource.uuid(made.id)
-        self._records[made.id] = self._work.record_of(self._resource, made)
+        if made.id not in self._records:
+            self._records[made.id] = self._work.record_of(self._resource, made)
         for key in self._resource.keys(made):
             holders = self._holders.setdefault((key.kind, key.value), [])
             if uuid not in holders:
@@ -83,6 +84,7 @@ class Upsert:
         self, match: Record[Any], record: Any, paths: list[str], occur_time: Timestamp | dt.datetime | None
     ) -> Message:
         """Changes a matched record to what ``record`` says; external ids are added, not replaced."""
+        match.after.CopyFrom(match.before)  # an earlier item of the batch may have failed half-way
         known = [(each.system, each.id) for each in match.after.external_ids]
         added = [each for each in record.external_ids if (each.system, each.id) not in known]
         paths = [path for path in paths or masks.present(record) if path != "external_ids"]

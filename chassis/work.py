@@ -38,6 +38,7 @@ class _Change:
     after: Message
     revision: int
     occur_time: dt.datetime
+    record: Record[Any] | None = None
     event_id: UUID = field(default_factory=ids.new_uuid)
 
 
@@ -67,6 +68,7 @@ class Work(View):
     def __init__(self, tx: Tx, method: contract.Method | None = None) -> None:
         super().__init__(tx, method)
         self._changes: list[_Change] = []
+        self._written = 0
         # What a repeated call is answered with where that must differ from the first answer, as with secrets.
         self.remembered: Message | None = None
 
@@ -148,7 +150,7 @@ class Work(View):
         after.etag = etag(record.revision + 1)  # type: ignore[attr-defined]
         if not claimed:
             await self._claim(resource, after, record.before)
-        self._changes.append(_Change(resource, verb, record.before, after, record.revision + 1, happened))
+        self._changes.append(_Change(resource, verb, record.before, after, record.revision + 1, happened, record))
         record.before, record.revision = after, record.revision + 1
         record.after = resource.message()
         record.after.CopyFrom(after)
@@ -194,16 +196,21 @@ class Work(View):
 
     @property
     def changed(self) -> int:
-        """How many changes wait to be written."""
-        return len(self._changes)
+        """How many changes were collected, written or not."""
+        return self._written + len(self._changes)
 
     def forget_since(self, mark: int) -> None:
         """Drops the changes collected after ``changed`` was ``mark``: an item of a batch failed half-way."""
-        del self._changes[mark:]
+        at = max(0, mark - self._written)
+        for change in reversed(self._changes[at:]):
+            if change.record is not None:
+                _take_back(change.record, change)
+        del self._changes[at:]
 
     async def flush(self, request_id: UUID | None = None) -> None:
         """Writes every collected change: rows, natural keys and ledger."""
         changes, self._changes = self._changes, []
+        self._written += len(changes)
         if not changes:
             return
         now = await self.now()
@@ -279,6 +286,13 @@ class Work(View):
             "position": None,
             "stream_seq": None,
         }
+
+
+def _take_back(record: Record[Any], change: _Change) -> None:
+    """A later item of the batch may change the record from where it was."""
+    record.before, record.revision = change.before, change.revision - 1
+    record.after = record.resource.message()
+    record.after.CopyFrom(change.before)
 
 
 def _key_row(prefix: str, key: Key, uuid: UUID) -> dict[str, Any]:
