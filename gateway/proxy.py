@@ -85,7 +85,7 @@ class Proxy:
     async def health(self, kind: str) -> str:
         """What is wrong with a kind of process; empty where it serves."""
         try:
-            check = self._channels.channel(kind).unary_unary(
+            check: Any = self._channels.channel(kind).unary_unary(
                 "/grpc.health.v1.Health/Check", response_deserializer=health_pb2.HealthCheckResponse.FromString
             )
             answer: Any = await check(b"", timeout=_HEALTH_S)
@@ -146,7 +146,13 @@ class _Handlers(grpc.GenericRpcHandler):
             return None
         method = load().methods.get(path)
         if method is not None and method.streams:
-            return grpc.unary_stream_rpc_method_handler(lambda request, call: self._stream(method, request, call))
+            streaming = method
+
+            async def stream(request: bytes, call: grpc.aio.ServicerContext[bytes, bytes]) -> AsyncIterator[bytes]:
+                async for response in self._stream(streaming, request, call):
+                    yield response
+
+            return grpc.unary_stream_rpc_method_handler(stream)
 
         async def unary(request: bytes, call: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
             return await _answered(path, call, self._unary(path, method, request, call))

@@ -227,10 +227,14 @@ def _members(value: Any) -> dict[str, Any]:
 
 def unknown_field(name: str, known: Mapping[str, Any]) -> Fault:
     """The fault of a name that does not exist, with the one that was probably meant."""
-    snake = re.sub(r"(?<=[a-z0-9])[A-Z]", lambda found: f"_{found.group().lower()}", name)
+    snake = _snake(name)
     near = [snake] if snake in known else difflib.get_close_matches(name[:64], known, 1)
     hint = f"; did you mean '{near[0]}'?" if near else _choices("; it may be", list(known))
     return Fault(f"there is no such field{hint}", Reason.REASON_FIELD_UNKNOWN).within(name)
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])[A-Z]", lambda found: f"_{found.group().lower()}", name)
 
 
 def _choices(lead: str, names: list[str]) -> str:
@@ -397,13 +401,18 @@ def _duration(message: Any, value: Any) -> None:
 
 
 def _field_mask(message: Any, value: Any) -> None:
-    # snake_case as everywhere here. Proto JSON's own form is camelCase and cannot carry every path.
     if not isinstance(value, str):
         raise Fault(f"must be field names with commas between them in one string, not {kind(value)}")
-    paths = text(value).split(",") if value else []
-    if any(not each.strip() for each in paths):
+    paths = [each.strip() for each in text(value).split(",")] if value else []
+    if not all(paths):
         raise Fault("has an empty field name between its commas")
-    message.paths.extend(each.strip() for each in paths)
+    message.paths.extend(map(_mask_path, paths))
+
+
+def _mask_path(path: str) -> str:
+    # Proto JSON writes masks in camelCase, which is taken too. A custom field's key stays as it is.
+    head, dot, key = path.partition(".")
+    return f"{_snake(head)}{dot}{key}" if head == "custom" else _snake(path)
 
 
 def _struct(message: Any, value: Any) -> None:

@@ -1,7 +1,7 @@
 """Proto JSON out: a message becomes a JSON value in the proto's own snake_case names.
 
-Fields with presence are left out while unset, and so are empty texts; numbers, booleans, enums and lists
-without presence are always there. 64-bit integers are strings, as in proto JSON: JavaScript cannot hold them.
+Fields with presence are left out while unset; every other field is always there. 64-bit integers are strings, as in
+proto JSON: JavaScript cannot hold them. Field masks keep the names of the fields as they are.
 """
 
 from __future__ import annotations
@@ -24,15 +24,13 @@ Show = Callable[[Any], Any]
 _F = FieldDescriptor
 _64_BIT = (_F.CPPTYPE_INT64, _F.CPPTYPE_UINT64)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# How a field is told to be set: it has presence, or it is an empty text, or it is always shown.
-_BY_PRESENCE, _BY_CONTENT, _ALWAYS = range(3)
 
 
 class Writer:
     """Writes messages of any type; what it learns of a type it keeps."""
 
     def __init__(self) -> None:
-        self._plans: dict[str, list[tuple[str, int, Show]]] = {}
+        self._plans: dict[str, list[tuple[str, bool, Show]]] = {}
 
     def value(self, message: Message) -> Any:
         """The JSON value of a message."""
@@ -42,17 +40,13 @@ class Writer:
             return special(self, message)
         plan = self._plans.get(descriptor.full_name) or self._plan(descriptor)
         members: dict[str, Any] = {}
-        for name, shown, show in plan:
-            if shown == _BY_PRESENCE and not message.HasField(name):
-                continue
-            content = getattr(message, name)
-            if shown == _BY_CONTENT and not content:
-                continue
-            members[name] = show(content)
+        for name, has_presence, show in plan:
+            if not has_presence or message.HasField(name):
+                members[name] = show(getattr(message, name))
         return members
 
-    def _plan(self, descriptor: Descriptor) -> list[tuple[str, int, Show]]:
-        plan = [(each.name, _shown(each), self._show(each)) for each in descriptor.fields]
+    def _plan(self, descriptor: Descriptor) -> list[tuple[str, bool, Show]]:
+        plan = [(each.name, each.has_presence, self._show(each)) for each in descriptor.fields]
         self._plans[descriptor.full_name] = plan
         return plan
 
@@ -77,13 +71,6 @@ class Writer:
         if field.cpp_type in (_F.CPPTYPE_DOUBLE, _F.CPPTYPE_FLOAT):
             return _number
         return _same
-
-
-def _shown(field: FieldDescriptor) -> int:
-    if field.has_presence:
-        return _BY_PRESENCE
-    is_text = field.type in (_F.TYPE_STRING, _F.TYPE_BYTES) and not field.is_repeated
-    return _BY_CONTENT if is_text else _ALWAYS
 
 
 def _same(content: Any) -> Any:
