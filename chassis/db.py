@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -49,6 +49,9 @@ _NAMING: Final = {
     "uq": "%(table_name)s_%(column_0_N_name)s_uq",
     "pk": "%(table_name)s_pk",
 }
+
+T = TypeVar("T")
+Write = Callable[[list[T], "Tx"], Awaitable[None]]
 
 
 class Schema:
@@ -175,6 +178,7 @@ class Tx:
         self.schema = schema
         self._connection = connection
         self._now: datetime | None = None
+        self._gathered: dict[Write[Any], list[Any]] = {}
 
     async def execute(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> int:
         """Runs a statement with ``tenant`` bound, and says how many rows it touched."""
@@ -197,6 +201,18 @@ class Tx:
             result = await self._connection.execute(text("SELECT clock_timestamp()"))
             self._now = result.scalar_one()
         return self._now
+
+    def gather(self, write: Write[T], item: T) -> None:
+        """Has ``write`` called once before the commit, with all the items gathered for it.
+
+        So that reactions to many events, which share a transaction, share their statements too.
+        """
+        self._gathered.setdefault(write, []).append(item)
+
+    async def write_gathered(self) -> None:
+        """Writes what was gathered."""
+        for write, items in self._gathered.items():
+            await write(items, self)
 
     def saw_clock(self, now: datetime) -> None:
         """Takes the clock that a locking read brought along: later than any writer it waited for."""
@@ -233,8 +249,8 @@ class Database:
             raise RuntimeError("RAPPORT_WORKER_DATABASE_URL is not set")
         with translated():
             async with self._worker.connect() as connection:
-                await _driver(connection, "BEGIN")
                 try:
+                    await _driver(connection, "BEGIN")
                     yield connection
                     await _driver(connection, "COMMIT")
                 except BaseException:
@@ -246,13 +262,14 @@ class Database:
         with translated():
             async with self._app.connect() as connection:
                 # One round trip. The driver takes no parameters in a batch; a UUID's text is safe in one.
-                limit = _statement_limit_ms()
-                await _driver(
-                    connection,
-                    f"{begin}; SET LOCAL statement_timeout = {limit}; SELECT enter_tenant('{UUID(str(tenant))}')",
-                )
+                enter = f"SELECT enter_tenant('{UUID(str(tenant))}')"
                 try:
-                    yield Tx(connection, tenant, self.schema)
+                    await _driver(
+                        connection, f"{begin}; SET LOCAL statement_timeout = {_statement_limit_ms()}; {enter}"
+                    )
+                    tx = Tx(connection, tenant, self.schema)
+                    yield tx
+                    await tx.write_gathered()
                     await _driver(connection, "COMMIT")
                 except BaseException:
                     await _roll_back(connection)
@@ -384,7 +401,9 @@ def _sqlstate(error: BaseException) -> str:
 def _is_disconnect(error: BaseException) -> bool:
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    return isinstance(_original(error), (asyncpg.InterfaceError, asyncpg.PostgresConnectionError, ConnectionError))
+    # InternalClientError: a connection that died in the middle of an operation is used once more.
+    lost = asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.PostgresConnectionError, ConnectionError
+    return isinstance(_original(error), lost)
 
 
 class translated:

@@ -105,9 +105,7 @@ def filters(reactions: Iterable[Reaction]) -> list[str]:
 
 def _filter(pattern: str) -> str:
     tokens = [_snake(each) for each in pattern.split(".") if not _VERSION.fullmatch(each)]
-    if tokens[-1] == ">":
-        return ".".join(tokens)
-    return ".".join([*tokens, "*"] if len(tokens) == 4 else [*tokens, ">"])
+    return ".".join(tokens if tokens[-1] == ">" else [*tokens, "*"])
 
 
 def _covers(wide: str, narrow: str) -> bool:

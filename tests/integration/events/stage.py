@@ -217,6 +217,8 @@ class Stage:
         try:
             jetstream = client.jetstream()
             state = (await jetstream.stream_info(name)).state
+            if not state.messages:
+                return []
             return [await jetstream.get_msg(name, seq) for seq in range(state.first_seq, state.last_seq + 1)]
         finally:
             await client.close()
