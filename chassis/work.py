@@ -47,6 +47,7 @@ class View(Tx):
 
     def __init__(self, tx: Tx, method: contract.Method | None = None) -> None:
         super().__init__(tx._connection, tx.tenant, tx.schema)
+        self._gathered = tx._gathered
         self.method = method
 
     async def get(self, resource: Resource[M], record_id: str) -> M:
