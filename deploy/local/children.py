@@ -19,12 +19,12 @@ class FailedToStart(Exception):
     """A part did not come up; the message names it and carries its last log lines."""
 
 
-def last_lines(log: Path, count: int = 15) -> str:
-    """The end of a log, indented; empty when there is none."""
+def last_lines(log: Path, since: int = 0, count: int = 15) -> str:
+    """The end of a log, indented, from the byte `since` on; empty when there is none."""
     if not log.exists():
         return ""
     with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 65_536))
+        file.seek(max(since, log.stat().st_size - 65_536))
         lines = file.read().decode(errors="replace").splitlines()[-count:]
     return "".join(f"    {line}\n" for line in lines)
 

@@ -16,7 +16,10 @@ def make(state: State, may_call: Mapping[str, Iterable[str]]) -> None:
     for kind, callees in may_call.items():
         trust[kind] = {"public_key": _signing_key(state, kind), "may_call": sorted(callees)}
     write_private(state.key("trust.json"), json.dumps(trust, indent=1))
-    fresh = {"token.key": secrets.token_hex(32), "api-key": f"rap_{secrets.token_hex(4)}_{secrets.token_urlsafe(32)}"}
+    fresh = {
+        "token.key": secrets.token_hex(32),
+        "api-key": f"rap_{secrets.token_hex(4)}_{secrets.token_urlsafe(32)}",
+    }
     for name, secret in fresh.items():
         if not state.key(name).exists():
             write_private(state.key(name), secret)

@@ -49,6 +49,9 @@ class Supervisor:
         self.http = ports.listen(plan.http_port)
         self.http.set_inheritable(True)
         self.stopping = False
+        self.log_starts = {
+            path.stem: path.stat().st_size for path in (self.state.root / "logs").glob("*.log")
+        }
 
     async def start(self) -> None:
         """Start everything; returns when every part is ready. Raises FailedToStart naming the part."""
@@ -95,7 +98,9 @@ class Supervisor:
 
     def _failure(self, name: str, what: str) -> children.FailedToStart:
         log = self.state.log(name)
-        return children.FailedToStart(f"{name} {what}; the end of {log}:\n{children.last_lines(log)}")
+        return children.FailedToStart(
+            f"{name} {what}; the end of {log}:\n{children.last_lines(log, self.log_starts.get(name, 0))}"
+        )
 
     def _unready(self, part: Part) -> str:
         if part.probe_port is None:
