@@ -51,6 +51,10 @@ class Directory:
                 found = list(self.client.pages(f"/v1/{collection}", collection, {"filter": any_of(some)}))
                 shelf.answers.update({name: self._choose(name, found) for name in some})
 
+    def knows(self, collection: str, name: str) -> bool:
+        """Whether any record is called so."""
+        return self.shelves[collection].answers.get(name) is not None
+
     def find(self, collection: str, name: str) -> Json | None:
         """The record of that name; None where there is none. Raises Problem where several fit."""
         shelf = self.shelves[collection]

@@ -8,7 +8,7 @@ from typing import Any
 from cli.client import Json
 from cli.importing.mapping import Column, Filling, Plan
 from cli.importing.reading import Row
-from cli.importing.targets import Kind, Step
+from cli.importing.targets import Step
 from cli.importing.values import Reading
 
 
@@ -106,8 +106,3 @@ def drop_empty_elements(record: Json, plan: Plan, said_by_row: set[tuple[str, in
             record[name] = kept
         else:
             del record[name]
-
-
-def is_money(plan: Plan) -> bool:
-    """Whether the plan reads any amount of money."""
-    return any(filling.target.kind is Kind.MONEY for filling in plan.fillings)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -19,6 +18,7 @@ from cli.importing.drafts import Draft, draft
 from cli.importing.options import DealOptions, Options
 from cli.importing.progress import Progress
 from cli.importing.reading import Row, Table, open_table
+from cli.importing.references import References
 from cli.importing.sending import Item, Sender
 from cli.importing.tally import ErrorsFile, Tally
 from cli.importing.values import Reading
@@ -35,7 +35,6 @@ _OTHER_KEYS = {
     "companies": ("domain",),
     "products": ("sku", "display_name"),
 }
-_CREATE_OPTIONS = {"users": "--create-owners", "products": "--create-products"}
 
 
 @dataclass
@@ -51,16 +50,15 @@ class Import:
     required: frozenset[str]
     client: Client
     tally: Tally
-    directory: Directory
+    references: References
     deals: Deals | None = None
-    would_make: dict[str, set[str]] = field(default_factory=dict)
 
     def run(self, progress: Progress) -> None:
         """Sends every row, a batch at a time, in the file's order."""
         sender = Sender(self.client, self.resource, self.tally, self.options.dry_run)
         for rows in self.batches():
             drafts = [draft(row, self.plan, self.reading) for row in rows]
-            self.look_up(drafts)
+            self.references.resolve(drafts)
             items = [item for each in drafts if (item := self.item(each)) is not None]
             if self.deal_options.convert_leads:
                 sender.convert(items)
@@ -84,58 +82,6 @@ class Import:
             keys.add(own)
         if rows:
             yield rows
-
-    def look_up(self, drafts: Sequence[Draft]) -> None:
-        """Puts ids where drafts name records. A name that is not found is the row's problem and a remark."""
-        wanted: dict[str, set[str]] = {}
-        for each in drafts:
-            for name in each.names:
-                wanted.setdefault(name.collection, set()).add(name.text)
-            if self.deal_options.convert_leads and (lead := each.beside.get("lead")):
-                wanted.setdefault("leads", set()).add(lead)
-        for collection, names in wanted.items():
-            self.directory.load(collection, names)
-            if self.creates(collection):
-                unknown = sorted(n for n in names if self.directory.find(collection, n) is None)
-                if self.options.dry_run:
-                    self.would_make.setdefault(collection, set()).update(unknown)
-                elif unknown:
-                    self.directory.make(collection, unknown)
-                    self.would_make.setdefault(collection, set()).update(unknown)
-        for each in drafts:
-            self.put_ids(each)
-
-    def put_ids(self, each: Draft) -> None:
-        """Puts the ids of the records a draft names where they belong."""
-        for name in each.names:
-            try:
-                found = self.directory.find(name.collection, name.text)
-            except Problem as problem:
-                each.problems.append(str(problem))
-                continue
-            if found is not None:
-                each.place(name.filling, found["id"])
-            elif not self.creates(name.collection):
-                word = name.filling.target.name
-                each.problems.append(f"unknown {word} {name.text!r}")
-                self.tally.remark(f"unknown {word} {name.text!r}: {self.cure(word, name.collection, name.text)}")
-
-    def cure(self, word: str, collection: str, text: str) -> str:
-        """What helps against an unknown name."""
-        near = self.directory.nearest(collection, text)
-        mapped = shlex.quote(f"{word}:{text}={near or 'name'}")
-        ways = [f"--value {mapped} maps it"]
-        if collection in _CREATE_OPTIONS:
-            ways.append(f"{_CREATE_OPTIONS[collection]} makes it")
-        else:
-            ways.append(f"or import it first with `rapport import {collection}`")
-        return ", ".join(ways)
-
-    def creates(self, collection: str) -> bool:
-        """Whether unknown names of a collection are made."""
-        return (collection == "users" and self.options.create_owners) or (
-            collection == "products" and self.deal_options.create_products
-        )
 
     def item(self, each: Draft) -> Item | None:
         """A draft as it is sent; None, and the row counted as failed, where it cannot be."""
@@ -178,7 +124,7 @@ class Import:
         name = each.beside.get("lead", "")
         if not name:
             raise Problem("names no lead to convert")
-        lead = self.directory.find("leads", name)
+        lead = self.references.directory.find("leads", name)
         if lead is None:
             self.tally.remark("unknown leads: import them first, with the same --system")
             raise Problem(f"unknown lead {name!r}")
@@ -204,18 +150,16 @@ def run(resource: Resource, file: Path, options: Options, deal_options: DealOpti
     with Client(load(), FIRST_PATIENCE_S) as client:
         client.get(resource.path, {"page_size": 1})  # says at once when nothing answers or the key is wrong
         client.patience_s = PATIENCE_S
-        importing = Import(
-            resource,
-            options,
-            deal_options,
-            table,
-            plan,
-            reading,
-            known.required,
-            client,
-            tally,
+        references = References(
             Directory(client, options.system),
-            deals_of(resource, client, options, deal_options),
+            tally,
+            creates(options, deal_options),
+            deal_options.convert_leads,
+            options.dry_run,
+        )
+        deals = deals_of(resource, client, options, deal_options)
+        importing = Import(
+            resource, options, deal_options, table, plan, reading, known.required, client, tally, references, deals
         )
         with Progress(f"importing {resource.plural}", table.row_count) as progress, sigterm_interrupts():
             try:
@@ -238,6 +182,12 @@ def run(resource: Resource, file: Path, options: Options, deal_options: DealOpti
     if outcome is not None:
         raise outcome
     return 1 if tally.failed else 0
+
+
+def creates(options: Options, deal_options: DealOptions) -> frozenset[str]:
+    """The collections in which unknown names become records."""
+    asked = {"users": options.create_owners, "products": deal_options.create_products}
+    return frozenset(collection for collection, wanted in asked.items() if wanted)
 
 
 def deals_of(resource: Resource, client: Client, options: Options, deal_options: DealOptions) -> Deals | None:

@@ -12,6 +12,8 @@ from cli.importing.reading import Table
 from cli.importing.tally import Tally
 from cli.render import print_json, stdout
 
+MOST_SHOWN_NAMES = 5
+
 
 def as_json(
     tally: Tally, table: Table, plan: Plan, errors: Path | None, seconds: float, interrupted: bool
@@ -26,10 +28,12 @@ def as_json(
         "unchanged": tally.unchanged,
         "failed": tally.failed,
         "interrupted": interrupted,
+        "made": {collection: len(names) for collection, names in tally.made.items()},
         "mapped": {f.target.name: f.source.name for f in plan.fillings},
         "mapped_by_header": [f.target.name for f in plan.by_header],
         "unmapped": plan.unmapped,
         "notes": table.notes,
+        "unknown": {word: dict(names.most_common()) for word, names in tally.unknown.items()},
         "remarks": [{"text": text, "rows": rows} for text, rows in tally.remarks.most_common()],
         "failures": [{"line": line, "error": text} for line, text in tally.failures],
         "errors_file": str(errors) if errors else None,
@@ -53,6 +57,10 @@ def show(
         print_json({**as_json(tally, table, plan, errors, seconds, interrupted), "dry_run": dry_run})
         return
     show_mapping(table, plan, interrupted)
+    for collection, names in tally.made.items():
+        stdout.print(
+            f"{len(names):,} {collection} {'would be made' if dry_run else 'made'} for names that were unknown"
+        )
     show_rows(tally)
     verb = "would be created" if dry_run else "created"
     counts = [
@@ -83,6 +91,12 @@ def show_mapping(table: Table, plan: Plan, interrupted: bool) -> None:
 
 def show_rows(tally: Tally) -> None:
     """What is to be said of rows."""
+    for word, names in tally.unknown.items():
+        for name, rows in names.most_common(MOST_SHOWN_NAMES):
+            stdout.print(f"{rows:,} × unknown {word} {escape(repr(name))}: {escape(tally.cures.get((word, name), ''))}")
+        if len(names) > MOST_SHOWN_NAMES:
+            left = names.most_common()[MOST_SHOWN_NAMES:]
+            stdout.print(f"{sum(rows for _, rows in left):,} × {len(left):,} more {word} names that are unknown")
     for text, rows in tally.remarks.most_common():
         stdout.print(f"{rows:,} × {escape(text)}")
     for line, text in tally.failures:

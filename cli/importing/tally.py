@@ -43,7 +43,11 @@ class ErrorsFile:
 
 @dataclass
 class Tally:
-    """Counts of a run. `remarks` are what the user should know, each with how many rows it concerns."""
+    """Counts of a run. `remarks` are what the user should know, each with how many rows it concerns.
+
+    `unknown` are the names that stand for no record, by field, each with its rows; `cures` say what helps.
+    `made` are the names that became records beside the rows', by collection; in a dry run those that would.
+    """
 
     errors: ErrorsFile | None
     read: int = 0
@@ -52,6 +56,9 @@ class Tally:
     unchanged: int = 0
     failed: int = 0
     remarks: Counter[str] = field(default_factory=Counter)
+    unknown: dict[str, Counter[str]] = field(default_factory=dict)
+    cures: dict[tuple[str, str], str] = field(default_factory=dict)
+    made: dict[str, set[str]] = field(default_factory=dict)
     failures: list[tuple[int, str]] = field(default_factory=list)
 
     def done(self, outcome: str) -> None:
@@ -71,6 +78,15 @@ class Tally:
             self.failures.append((row.line, problem))
         if self.errors is not None:
             self.errors.add(row, problem)
+
+    def miss(self, word: str, name: str, cure: str) -> None:
+        """Counts one more row that names a record which is not there."""
+        names = self.unknown.setdefault(word, Counter())
+        if name in names or len(names) < MOST_REMARKS:
+            names[name] += 1
+            self.cures[word, name] = cure
+        else:
+            names["others"] += 1
 
     def remark(self, text: str) -> None:
         """Counts one more row of which the same is to be said."""

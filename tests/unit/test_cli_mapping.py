@@ -94,15 +94,15 @@ def test_values_are_mapped_before_they_are_read() -> None:
     ("maps", "values", "complaint"),
     [
         (["sauce=origin"], [], "no field 'sauce' can be filled; did you mean 'source'?"),
-        (["source=orgin"], [], "the file has no column 'orgin'; did you mean 'origin'?"),
+        (["source=origgin"], [], "the file has no column 'origgin'; did you mean 'origin'?"),
         (["source=zzz"], [], "the file has no column 'zzz'; it has 'id', 'origin'"),
-        (["source:={orgin}!"], [], "the file has no column 'orgin'"),
+        (["source:={origgin}!"], [], "the file has no column 'origgin'"),
         (["source"], [], "write field=column"),
         (["source=origin", "source=id"], [], "source is mapped already"),
         (["status=origin"], [], "no field 'status' can be filled"),
         (["source=origin"], ["source"], "write field:from=to"),
         (["source=origin"], ["email:a=b"], "no column is mapped to email"),
-        (["source=origin"], ["sorce:a=b"], "did you mean 'source'?"),
+        (["source=origin"], ["sourcee:a=b"], "did you mean 'source'?"),
     ],
 )
 def test_a_mistake_in_a_mapping_names_what_was_meant(maps: list[str], values: list[str], complaint: str) -> None:
