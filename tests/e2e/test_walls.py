@@ -1,0 +1,175 @@
+"""The walls between tenants and around services, as the databases and processes themselves keep them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import grpc
+import pytest
+from google.protobuf import empty_pb2
+
+from chassis.contract import load
+from chassis.settings import KINDS
+from tests.running import Client, Running
+
+# Tables without tenant, each with the reason in its service's tables.py.
+SHARED = {"relay", "credentials", "alembic_version"}
+
+
+def ask(dsn: str, statement: str) -> list[dict[str, Any]]:
+    async def run() -> list[dict[str, Any]]:
+        connection = await asyncpg.connect(dsn)
+        try:
+            return [dict(row) for row in await connection.fetch(statement)]
+        finally:
+            await connection.close()
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_table_of_tenants_has_its_wall(platform: Running, kind: str) -> None:
+    found = ask(
+        platform.env[f"RAPPORT_{kind.upper()}_DATABASE_URL"],
+        """
+        SELECT c.relname AS name, c.relrowsecurity AS secured, c.relforcerowsecurity AS forced,
+               (SELECT count(*) FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'tenant_wall') AS walls,
+               c.relkind IN ('r', 'p') AS is_table
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p', 'v', 'm')
+        """,
+    )
+    open_tables = [
+        row["name"]
+        for row in found
+        if row["name"] not in SHARED and not (row["secured"] and row["forced"] and row["walls"])
+    ]
+    assert open_tables == []
+    assert {"ledger", "idempotency", "natural_keys", "inbox"} <= {row["name"] for row in found}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_unique_index_begins_with_the_tenant(platform: Running, kind: str) -> None:
+    found = ask(
+        platform.env[f"RAPPORT_{kind.upper()}_DATABASE_URL"],
+        """
+        SELECT t.relname AS name, i.indexrelid::regclass::text AS index, a.attname AS first
+        FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid JOIN pg_namespace n ON n.oid = t.relnamespace
+        JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = i.indkey[0]
+        WHERE i.indisunique AND n.nspname = 'public'
+        """,
+    )
+    assert found
+    assert [row for row in found if row["first"] != "tenant_id" and row["name"] not in SHARED] == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_role_of_a_process_owns_or_bypasses_anything(platform: Running, kind: str) -> None:
+    for role in ("app", "worker"):
+        variable = f"RAPPORT_{kind.upper()}_{'' if role == 'app' else 'WORKER_'}DATABASE_URL"
+        found = ask(
+            platform.env[variable],
+            """
+            SELECT rolsuper OR rolbypassrls OR rolcreaterole OR rolcreatedb AS mighty,
+                   (SELECT count(*) FROM pg_class WHERE relowner = r.oid) AS owns,
+                   has_schema_privilege('public', 'CREATE') AS creates
+            FROM pg_roles r WHERE rolname = current_user
+            """,
+        )
+        assert found == [{"mighty": False, "owns": 0, "creates": False}]
+
+
+def test_the_ledger_can_only_grow(platform: Running) -> None:
+    for kind in KINDS:
+        found = ask(
+            platform.env[f"RAPPORT_{kind.upper()}_DATABASE_URL"],
+            "SELECT has_table_privilege('ledger', 'UPDATE') AS u, has_table_privilege('ledger', 'DELETE') AS d,"
+            " has_table_privilege('ledger', 'TRUNCATE') AS t",
+        )
+        assert found == [{"u": False, "d": False, "t": False}]
+
+
+def test_without_a_tenant_no_row_is_read_and_none_is_written_for_another(platform: Running) -> None:
+    client = platform.tenant("Walls")
+    client.post("/v1/contacts", {"given_name": "Behind the wall"})
+    dsn = platform.env["RAPPORT_CONTACTS_DATABASE_URL"]
+    with pytest.raises(asyncpg.PostgresError, match=r"app\.tenant_id"):
+        ask(dsn, "SELECT * FROM contacts")
+
+    async def write_as_another() -> None:
+        connection = await asyncpg.connect(dsn)
+        try:
+            async with connection.transaction():
+                await connection.execute("SELECT enter_tenant($1)", uuid4())
+                await connection.execute(
+                    "INSERT INTO natural_keys (tenant_id, resource, kind, value, id, exclusive)"
+                    " VALUES ($1, 'contact', 'k', 'v', $2, true)",
+                    client.tenant, uuid4(),
+                )  # fmt: skip
+        finally:
+            await connection.close()
+
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
+        asyncio.run(write_as_another())
+
+
+def service_addresses(platform: Running) -> dict[str, str]:
+    return {kind: platform.env[f"RAPPORT_{kind.upper()}_ADDRESS"].split(",")[0] for kind in KINDS if kind != "gateway"}
+
+
+@pytest.mark.parametrize("method", [each for each in load().methods.values() if each.home != "gateway"],
+                         ids=lambda method: method.path.lstrip("/"))  # fmt: skip
+def test_a_service_answers_nobody_without_a_token(platform: Running, method: Any) -> None:
+    addresses = service_addresses(platform)
+    address = addresses.get(method.home, addresses["contacts"])
+    for metadata in ((), (("authorization", f"Bearer {platform.env['RAPPORT_API_KEY']}"),)):
+        with grpc.insecure_channel(address) as channel:
+            call: Any = channel.unary_unary(method.path)
+            with pytest.raises(grpc.RpcError) as refused:
+                call(empty_pb2.Empty().SerializeToString(), metadata=metadata, timeout=10)
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_a_token_serves_one_service_and_no_other(platform: Running) -> None:
+    client = platform.tenant("Tokens")
+    token = client.post("/v1/tokens", {"audience": "sales"})["token"]
+    addresses = service_addresses(platform)
+
+    def call(kind: str, path: str) -> Any:
+        with grpc.insecure_channel(addresses[kind]) as channel:
+            method: Any = channel.unary_unary(path)
+            return method(b"", metadata=(("authorization", f"Bearer {token}"),), timeout=10)
+
+    assert call("sales", "/crm.sales.v1.DealService/ListDeals") == b""
+    with pytest.raises(grpc.RpcError) as refused:
+        call("contacts", "/crm.contacts.v1.ContactService/ListContacts")
+    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_a_key_gives_no_more_than_its_scopes(platform: Running) -> None:
+    admin = platform.tenant("Scopes")
+    made = admin.post("/v1/api_keys", {"display_name": "Reader", "scopes": ["contacts.read"]})
+    reader: Client = platform.client(made["secret"], admin.tenant)
+    assert reader.get("/v1/contacts") == {"contacts": [], "next_page_token": ""}
+    for answer in (
+        reader.http.post("/v1/contacts", json={"given_name": "x"}),
+        reader.http.get("/v1/deals"),
+        reader.http.post("/v1/api_keys", json={"display_name": "More", "scopes": ["*"]}),
+        admin.http.post("/v1/tenants", json={"display_name": "Another"}),
+    ):
+        assert answer.status_code == 403, answer.text
+    assert admin.http.delete(f"/v1/api_keys/{made['id']}").is_success
+
+
+def test_a_revoked_key_works_nowhere_within_a_second(platform: Running) -> None:
+    from tests.running import until
+
+    admin = platform.tenant("Revoked")
+    made = admin.post("/v1/api_keys", {"display_name": "Short", "scopes": ["contacts.read"]})
+    reader = platform.client(made["secret"], admin.tenant)
+    reader.get("/v1/contacts")
+    assert admin.http.delete(f"/v1/api_keys/{made['id']}").is_success
+    until(lambda: reader.http.get("/v1/contacts").status_code == 401, "the key is refused", patience_s=3)
