@@ -23,7 +23,7 @@ from chassis.errors import DeadlineExceeded, Failure, Internal, Invalid, Reason
 from gateway import errors, openapi, sse
 from gateway.contract import Route, routes
 from gateway.identity.authenticate import Authenticator
-from gateway.proxy import TRACE_KEY, Proxy, internal
+from gateway.proxy import TRACE_KEY, Proxy
 from gateway.readiness import Readiness
 from gateway.transcode import BODY_LIMIT, HttpCall, Transcoder, too_large
 
@@ -96,7 +96,7 @@ class App:
             found = failure
         except Exception as error:
             telemetry.fail(span, error)
-            found = internal(error)
+            found = errors.internal(error, request_id)
         status = errors.http_status(found, if_match="if-match" in headers)
         return Response(errors.body(found, status), status, errors.headers(found), "application/json")
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
 import msgspec
 
-from chassis.errors import DOMAIN, Failure, Reason
+from chassis import telemetry
+from chassis.errors import DOMAIN, Failure, Internal, Reason
 
 # google/rpc/code.proto, which says the HTTP status of each code; 499 is a client that went away.
 _BY_CODE = {
@@ -33,6 +35,8 @@ _BY_REASON = {
     Reason.REASON_TOO_LARGE: 413,
     Reason.REASON_MEDIA_TYPE_UNSUPPORTED: 415,
 }
+log = telemetry.logger()
+
 _TYPE = "type.googleapis.com/google.rpc."
 
 
@@ -66,3 +70,11 @@ def headers(failure: Failure) -> dict[str, str]:
     if failure.code.name == "UNAUTHENTICATED":
         found["www-authenticate"] = 'Bearer realm="rapport"'
     return found
+
+
+def internal(error: Exception, request_id: str = "") -> Internal:
+    """The failure that stands for a fault of ours, which is logged."""
+    request_id = request_id or secrets.token_hex(8)
+    log.error("call failed", request_id=request_id, exc_info=error)
+    text = "an internal error; the request id finds it in our logs"
+    return Internal(Reason.REASON_INTERNAL, text, metadata={"request_id": request_id})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -120,6 +121,8 @@ class HttpDoor:
     """The public HTTP server."""
 
     def __init__(self, app: Any) -> None:
+        # A client's bad bytes are no news of ours.
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         config = uvicorn.Config(
             app,
             http=Protocol,

@@ -20,8 +20,9 @@ from chassis import context, telemetry
 from chassis.clients import MAX_MESSAGE_BYTES, Channels
 from chassis.context import Call, Caller
 from chassis.contract import Method, load
-from chassis.errors import DETAILS_KEY, Denied, Failure, Internal, Invalid, Reason, Unimplemented
+from chassis.errors import DETAILS_KEY, Denied, Failure, Invalid, Reason, Unimplemented
 from chassis.service import DEFAULT_DEADLINE_S, MAX_DEADLINE_S, Server, StartupError
+from gateway import errors
 from gateway.identity.authenticate import Authenticator
 from gateway.live.subscription import Ending, Subscription, Subscriptions
 
@@ -210,20 +211,12 @@ async def _answered(path: str, call: grpc.aio.ServicerContext[Any, Any], work: A
             raise
         except Exception as error:
             telemetry.fail(span, error)
-            found = internal(error)
+            found = errors.internal(error)
         else:
             call.set_trailing_metadata(((TRACE_KEY, trace_id),))
             return reply
     await _abort(call, found, trace_id)
     raise found  # abort raises; this is for the reader
-
-
-def internal(error: Exception) -> Internal:
-    """The failure that stands for a fault of ours, which is logged."""
-    request_id = secrets.token_hex(8)
-    log.error("call failed", request_id=request_id, exc_info=error)
-    text = "an internal error; the request id finds it in our logs"
-    return Internal(Reason.REASON_INTERNAL, text, metadata={"request_id": request_id})
 
 
 async def _abort(

@@ -10,7 +10,6 @@ from uuid import UUID
 from chassis.change import Change
 from chassis.clients import Channels, service_caller
 from chassis.contract import load
-from chassis.rows import timestamp
 from chassis.service import Server
 
 _PATH = "/crm.internal.v1.LedgerService/ReadChanges"
@@ -45,7 +44,7 @@ class Ledgers:
         """
         request: Any = self._method.request(limit=limit, all_tenants=tenant is None)
         if isinstance(after, datetime):
-            request.start_time.CopyFrom(timestamp(after))
+            request.start_time.FromDatetime(after)
         else:
             request.after_position = after
         caller = service_caller(_KIND, tenant or _EVERY_TENANT)

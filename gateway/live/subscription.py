@@ -19,6 +19,7 @@ from chassis.contract import load
 from chassis.errors import Exhausted, Failure, Invalid, Reason, Unavailable
 from chassis.rows import moment
 from chassis.tokens import Sealer
+from gateway.errors import internal
 from gateway.live import replay
 from gateway.live.feed import Feed, Queue
 from gateway.live.ledgers import Ledgers
@@ -135,6 +136,8 @@ class Subscription:
                 yield response
         except Failure as failure:
             raise Ending(failure, self.replay_id) from failure
+        except Exception as error:
+            raise Ending(internal(error), self.replay_id) from error
         finally:
             if queue is not None:
                 feed.leave(tenant, queue)
