@@ -29,6 +29,8 @@ def show(client: Client, record: Json) -> None:
     fields = table("field", "value")
     fields.show_header = False
     for name, value in shown.items():
+        if value in ("", [], {}, None):
+            continue
         for label, text in lines(name, value):
             fields.add_row(f"[bold]{label}[/bold]", text)
     print_table(fields)

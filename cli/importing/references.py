@@ -44,10 +44,10 @@ class References:
                 self._put_id(each, name)
 
     def _make(self, collection: str, names: list[str]) -> None:
-        made = self.tally.made.setdefault(collection, set())
-        if not self.dry_run:
-            self.directory.make(collection, names)
-        made.update(names)
+        if names:
+            if not self.dry_run:
+                self.directory.make(collection, names)
+            self.tally.made.setdefault(collection, set()).update(names)
 
     def _put_id(self, each: Draft, name: Name) -> None:
         try:
