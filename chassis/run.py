@@ -48,6 +48,8 @@ _SERVER_OPTIONS: Final = [
 # A process whose event loop has not turned for so long is dead.
 _STALL_S: Final = 10.0
 _GRACE_S: Final = 15.0
+# A timer that failed comes again after so long, and later each time it fails at once.
+_TIMER_RETRY_S: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -263,7 +265,7 @@ class _Background:
             self._add("consumer", self._consumer.run())
         if "timers" in roles:
             for timer in application.timers:
-                self._add(getattr(timer, "__name__", "timer"), timer(platform))
+                self._add(getattr(timer, "__name__", "timer"), _kept_up(timer, platform))
 
     def _add(self, name: str, work: Any) -> None:
         self._process.tasks.append(asyncio.create_task(work, name=name))
@@ -279,6 +281,19 @@ class _Background:
             task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.gather(*self._process.tasks, return_exceptions=True)
+
+
+async def _kept_up(timer: Callable[[Platform], Awaitable[None]], platform: Platform) -> None:
+    """Runs a timer for ever: what it could not do now is still due when it comes again, and calls go on meanwhile."""
+    delay_s = _TIMER_RETRY_S
+    while True:
+        began = time.monotonic()
+        try:
+            return await timer(platform)
+        except Exception as error:
+            log.error("timer failed", timer=getattr(timer, "__name__", ""), exc_info=error)
+        delay_s = min(delay_s * 2, 60.0) if time.monotonic() - began < delay_s else _TIMER_RETRY_S
+        await asyncio.sleep(delay_s)
 
 
 class Probes:
