@@ -248,32 +248,18 @@ class Database:
         if self._worker is None:
             raise RuntimeError("RAPPORT_WORKER_DATABASE_URL is not set")
         with translated():
-            async with self._worker.connect() as connection:
-                try:
-                    await _driver(connection, "BEGIN")
-                    yield connection
-                    await _driver(connection, "COMMIT")
-                except BaseException:
-                    await _roll_back(connection)
-                    raise
+            async with _transaction(self._worker, "BEGIN") as connection:
+                yield connection
 
     @asynccontextmanager
     async def _transaction(self, tenant: UUID, begin: str) -> AsyncIterator[Tx]:
+        # One round trip. The driver takes no parameters in a batch; a UUID's text is safe in one.
+        enter = f"SELECT enter_tenant('{UUID(str(tenant))}')"
         with translated():
-            async with self._app.connect() as connection:
-                # One round trip. The driver takes no parameters in a batch; a UUID's text is safe in one.
-                enter = f"SELECT enter_tenant('{UUID(str(tenant))}')"
-                try:
-                    await _driver(
-                        connection, f"{begin}; SET LOCAL statement_timeout = {_statement_limit_ms()}; {enter}"
-                    )
-                    tx = Tx(connection, tenant, self.schema)
-                    yield tx
-                    await tx.write_gathered()
-                    await _driver(connection, "COMMIT")
-                except BaseException:
-                    await _roll_back(connection)
-                    raise
+            async with _transaction(
+                self._app, f"{begin}; SET LOCAL statement_timeout = {_statement_limit_ms()}; {enter}"
+            ) as connection:
+                yield Tx(connection, tenant, self.schema)
 
     async def ping(self) -> None:
         """Raises Unavailable where the database cannot be reached within a second."""
@@ -338,6 +324,31 @@ async def _driver(connection: AsyncConnection, script: str) -> None:
     raw = await connection.get_raw_connection()
     assert raw.driver_connection is not None
     await raw.driver_connection.execute(script)
+
+
+@asynccontextmanager
+async def _transaction(engine: AsyncEngine, begin: str) -> AsyncIterator[AsyncConnection]:
+    """A connection inside the transaction that ``begin`` starts; it commits at the end of the block.
+
+    A pool does not notice that its server was restarted. So a connection that turns out dead before anything was
+    done on it is thrown away and the next one taken.
+    """
+    for attempts_left in reversed(range(engine.pool.size() + 1)):  # type: ignore[attr-defined]
+        async with engine.connect() as connection:
+            try:
+                await _driver(connection, begin)
+            except BaseException as error:
+                await asyncio.shield(connection.invalidate())
+                if attempts_left and _is_disconnect(error):
+                    continue
+                raise
+            try:
+                yield connection
+                await _driver(connection, "COMMIT")
+            except BaseException:
+                await _roll_back(connection)
+                raise
+            return
 
 
 async def _roll_back(connection: AsyncConnection) -> None:

@@ -17,7 +17,6 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from types import TracebackType
 from typing import Any
@@ -206,14 +205,6 @@ def statement_name(statement: str) -> str:
     return f"{verb.split()[0].upper()} {', '.join(tables)}".rstrip()
 
 
-def sql(statement: str) -> AbstractContextManager[object]:
-    """A span around the running of ``statement``, told by kind and tables; nothing where none is recorded."""
-    if not _recording():
-        return nullcontext()
-    name = statement_name(statement)
-    return span(name, kind=SpanKind.CLIENT, attributes=_sql_attributes(name))
-
-
 def instrument(engine: AsyncEngine) -> None:
     """Gives every statement that runs through ``engine``, inside a recorded span, a span of its own."""
 
@@ -277,7 +268,7 @@ def _setup_logs(service: str, level: str) -> None:
             structlog.processors.JSONRenderer(serializer=_json),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(least),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # as it is then: it may be redirected
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(level=max(least, logging.WARNING), handlers=[Lines()], force=True)

@@ -110,6 +110,8 @@ class Consumer:
         self._service = service
         self._db = db
         self._reactions = list(reactions)
+        if not self._reactions:
+            raise ValueError(f"{service} reacts to nothing: it has no durable consumer")
         self._on_commit = on_commit
         self._first_retry_s = first_retry_s
         self._broker = Broker(settings.nats_url.get_secret_value(), f"{service} consumer")

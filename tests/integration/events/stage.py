@@ -78,7 +78,7 @@ REACTIONS = [
 ]
 
 
-async def until(condition: Callable[[], Awaitable[Any] | Any], limit_s: float = 15.0) -> Any:
+async def until(condition: Callable[[], Awaitable[Any] | Any], limit_s: float = 30.0) -> Any:
     """Asks again until the answer is true, and returns it; fails after ``limit_s`` seconds."""
     end = time.monotonic() + limit_s
     while True:
@@ -98,9 +98,9 @@ class Broker:
     directory: Path
     server: nats.Nats
 
-    def kill(self) -> None:
+    async def kill(self) -> None:
         self.server.process.kill()
-        self.server.process.wait()
+        await until(lambda: self.server.process.poll() is not None)
 
     def wipe(self) -> None:
         for path in sorted(self.server.store.rglob("*"), reverse=True):
