@@ -1,0 +1,1 @@
+"""Marketing: what brings people in, and where they are lost on the way to becoming customers."""
