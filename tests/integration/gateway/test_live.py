@@ -112,8 +112,8 @@ def test_a_subscriber_sees_only_what_it_may_read(platform: Running, client: Clie
         stream.saw(lambda events: events, "the company")
     assert [event["type"] for event in stream.events] == ["crm.contacts.v1.Company.created"]
     without = client.post("/v1/api_keys", {"display_name": "none", "scopes": ["contacts.read"]})
-    reply = platform.client(without["secret"], client.tenant).http.get("/v1/events:subscribe")
-    assert reply.status_code == 403
+    blind = platform.client(without["secret"], client.tenant)
+    assert blind.http.get("/v1/events:subscribe").status_code == 403
 
 
 def test_tenants_do_not_see_each_other(platform: Running, client: Client) -> None:
@@ -129,7 +129,8 @@ def test_tenants_do_not_see_each_other(platform: Running, client: Client) -> Non
 
 def test_a_revoked_key_ends_its_stream(platform: Running, client: Client) -> None:
     key = client.post("/v1/api_keys", {"display_name": "short", "scopes": ["*"]})
-    with Stream(platform.client(key["secret"], client.tenant)) as stream:
+    short = platform.client(key["secret"], client.tenant)
+    with Stream(short) as stream:
         client.http.delete(f"/v1/api_keys/{key['id']}")
 
         def ended() -> bool:
