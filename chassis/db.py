@@ -259,7 +259,9 @@ class Database:
             async with _transaction(
                 self._app, f"{begin}; SET LOCAL statement_timeout = {_statement_limit_ms()}; {enter}"
             ) as connection:
-                yield Tx(connection, tenant, self.schema)
+                tx = Tx(connection, tenant, self.schema)
+                yield tx
+                await tx.write_gathered()
 
     async def ping(self) -> None:
         """Raises Unavailable where the database cannot be reached within a second."""
