@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ from google.protobuf import json_format
 
 from chassis import contract, ids
 from deploy.local.state import State
+from gateway.transcode.writer import Writer
 
 PATIENCE_S = 30.0
 
@@ -35,6 +37,7 @@ class Client:
         self.http = httpx2.Client(
             base_url=self.url, headers={"Authorization": f"Bearer {self.key}"} if self.key else {}, timeout=30
         )
+        weakref.finalize(self, self.http.close)
 
     def get(self, path: str, **query: Any) -> dict[str, Any]:
         """The JSON answer to a GET that must succeed."""
@@ -65,10 +68,8 @@ class Client:
 
 def as_json(message: Any) -> dict[str, Any]:
     """A message as the gateway prints it."""
-    printed: dict[str, Any] = json_format.MessageToDict(
-        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
-    return printed
+    shown: dict[str, Any] = Writer().value(message)
+    return shown
 
 
 @dataclass
