@@ -83,7 +83,7 @@ class State:
                 )
             return asked
         known: dict[str, int] = self.remembered["ports"]
-        if name not in known or not ports.is_free(known[name]):
+        if name not in known or not (ports.claim(known[name]) and ports.is_free(known[name])):
             known[name] = ports.free()
             self._save()
         return known[name]

@@ -3,6 +3,8 @@
 import json
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,13 @@ def test_a_remembered_port_that_was_taken_meanwhile_is_replaced(state: State) ->
     port = state.port("sales-1")
     with ports.listen(port):
         assert state.port("sales-1") != port
+
+
+def test_a_stack_beside_us_never_chooses_our_port(state: State) -> None:
+    port = state.port("sales-1")
+    program = f"from deploy.local import ports; print(ports.is_free({port}), ports.claim({port}))"
+    beside = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert beside.stdout == "True False\n"
 
 
 def test_a_port_that_was_asked_for_and_is_taken_is_an_error_that_names_it(state: State) -> None:
