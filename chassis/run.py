@@ -27,6 +27,7 @@ from chassis.errors import DETAILS_KEY, Failure
 from chassis.ledger import Ledger
 from chassis.service import Platform, Server, Service, StartupError
 from chassis.settings import Settings, hostport
+from chassis.sweep import sweep_idempotency
 from chassis.tokens import Sealer, Signer, Verifier
 
 log = telemetry.logger()
@@ -264,7 +265,7 @@ class _Background:
             )
             self._add("consumer", self._consumer.run())
         if "timers" in roles:
-            for timer in application.timers:
+            for timer in (sweep_idempotency, *application.timers):
                 self._add(getattr(timer, "__name__", "timer"), _kept_up(timer, platform))
 
     def _add(self, name: str, work: Any) -> None:

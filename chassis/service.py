@@ -11,14 +11,15 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, ClassVar, Final, TypeVar
 from uuid import UUID
 
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
 from opentelemetry.trace import SpanKind
-from sqlalchemy import bindparam, insert, select
+from sqlalchemy import bindparam, select
+from sqlalchemy.dialects.postgresql import insert
 
 from chassis import context, contract, telemetry
 from chassis.checks import check, check_required
@@ -26,6 +27,7 @@ from chassis.clients import Channels
 from chassis.context import Call, Caller
 from chassis.db import Database, Tx, constraint_of
 from chassis.errors import (
+    Aborted,
     DeadlineExceeded,
     Denied,
     Exhausted,
@@ -302,28 +304,28 @@ class IdempotencyKey:
             )
         return bytes(rows[0].response)
 
-    async def store(self, tx: Tx, response: Message, now: Any) -> None:
-        """Keeps the answer for 24 hours, in the transaction that did the work."""
+    async def store(self, tx: Tx, response: Message, now: datetime) -> None:
+        """Keeps the answer for 24 hours, in the transaction that did the work.
+
+        Raises Aborted where a call with the same id was faster; the caller then looks its answer up.
+        """
         table = tx.schema.idempotency
-        await tx.execute(
-            table.delete().where(
-                table.c.tenant_id == bindparam("tenant"),
-                table.c.principal_id == bindparam("principal_id"),
-                table.c.method == bindparam("method"),
-                table.c.request_id == bindparam("request_id"),
-                table.c.expire_time <= bindparam("now"),
+        row = insert(table).values(tenant_id=bindparam("tenant"))
+        written = {name: row.excluded[name] for name in ("digest", "response", "expire_time")}
+        stored = await tx.execute(
+            row.on_conflict_do_update(
+                index_elements=table.primary_key, set_=written, where=table.c.expire_time <= bindparam("now")
             ),
-            {**self._named(), "now": now},
-        )
-        await tx.execute(
-            insert(table).values(tenant_id=bindparam("tenant")),
             {
                 **self._named(),
                 "digest": self.digest,
                 "response": response.SerializeToString(deterministic=True),
                 "expire_time": now + IDEMPOTENCY_LIFE,
+                "now": now,
             },
         )
+        if stored != 1:
+            raise Aborted(Reason.REASON_CONFLICT, "a call with the same request id is under way", retry_s=0.05)
 
     def _named(self) -> dict[str, Any]:
         return {"principal_id": self.principal, "method": self.method, "request_id": self.request_id}

@@ -37,7 +37,15 @@ POLL_S: Final = 0.5
 LEADER_IDLE_S: Final = 3
 _RETRY_S: Final = 0.5
 _HEADROOM_BYTES: Final = 16 * 1024
-_DATABASE_AWAY: Final = (Failure, OSError, TimeoutError)
+# The driver has no common class. InternalClientError: a connection that the server closed is used once more.
+_DATABASE_AWAY: Final = (
+    Failure,
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 
 log = telemetry.logger()
 
@@ -139,13 +147,7 @@ class Relay:
             while not self._stopping:
                 try:
                     await self._stand()
-                except (
-                    Failure,
-                    OSError,
-                    TimeoutError,
-                    asyncpg.PostgresError,
-                    asyncpg.InterfaceError,
-                ) as error:
+                except _DATABASE_AWAY as error:
                     log.warning("the relay lost its database", exc_info=error)
                     await asyncio.sleep(_RETRY_S)
         finally:
