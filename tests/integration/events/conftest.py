@@ -4,10 +4,17 @@ from pathlib import Path
 
 import pytest
 
+from chassis import telemetry
 from deploy.local import nats, postgres
 from tests.integration.events.stage import Broker, Stage, make_database, settings_for
 
 NUMBERS = itertools.count(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def logs() -> None:
+    """As a process has them; the default ones take seconds to draw a traceback."""
+    telemetry.setup("probe", log_level="INFO")
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -11,6 +12,7 @@ from uuid import uuid4
 from pydantic import SecretStr
 
 from chassis.events import Tail, republish
+from chassis.events.relay import LEADER_IDLE_S
 from deploy.local import children, postgres
 from tests.integration.events.stage import Stage, until
 
@@ -79,6 +81,17 @@ async def test_a_stopped_leader_is_replaced_and_does_no_harm_when_it_wakes(stage
         assert await stage.positions() == list(range(1, 31))
     finally:
         children.stop(stopped)
+
+
+async def test_a_leader_whose_loop_stalled_takes_its_lock_again(stage: Stage) -> None:
+    await stage.topology()
+    relay = await stage.relay()
+    await until(lambda: relay.leading)
+    time.sleep(LEADER_IDLE_S + 1)  # noqa: ASYNC251 - this is the stall: the server closes the lock's connection
+    await stage.commit(10)
+    await until(stage.published)
+    await until(lambda: relay.leading)
+    assert await stage.positions() == list(range(1, 11))
 
 
 async def test_numbering_goes_on_while_nats_is_killed_and_publishing_after(stage: Stage) -> None:
