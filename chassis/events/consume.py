@@ -152,11 +152,16 @@ class Consumer:
             await self._broker.close()
             self._ended.set()
 
-    async def stop(self) -> None:
-        """Stops pulling, hands back what has not been begun, and waits until the rest is settled and `run` ends."""
+    async def stop(self, grace_s: float = 15.0) -> None:
+        """Stops pulling, hands back what has not been begun, and waits for the rest and the end of `run`.
+
+        Waits no longer than ``grace_s``; what is not settled then may be cancelled and comes again.
+        """
         self._stopping = True
         self._pull.stop()
-        await self._ended.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await self._ended.wait()
 
     async def _hand_back(self) -> None:
         for delivery in [each for each in self._held if not each.begun]:

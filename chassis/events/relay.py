@@ -132,11 +132,13 @@ class Relay:
         """Says that rows were committed. Costs nothing; without it they are found within half a second."""
         self._woken.set()
 
-    async def stop(self) -> None:
-        """Ends `run` after one more round, so that what was committed before is on its way; waits for that."""
+    async def stop(self, grace_s: float = 10.0) -> None:
+        """Ends `run` after one more round, so that what was committed is on its way; waits up to ``grace_s``."""
         self._stopping = True
         self._woken.set()
-        await self._ended.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await self._ended.wait()
 
     async def run(self) -> None:
         """Works until `stop`, or until it is cancelled, which is safe at any point."""
