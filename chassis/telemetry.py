@@ -12,6 +12,9 @@ to nothing.
 
 from __future__ import annotations
 
+# Before the first tracer provider: in a forked child the provider's fork hook uses thread pools, whose own hook must
+# have made their lock anew by then. Hooks run in the order in which they were registered.
+import concurrent.futures.thread  # noqa: F401
 import logging
 import os
 import re
