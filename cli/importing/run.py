@@ -65,6 +65,7 @@ class Import:
             else:
                 sender.upsert(items)
                 sender.link()
+            self.tally.write_failed()
             self.tally.read += len(rows)
             progress.advance(len(rows))
 
@@ -166,6 +167,7 @@ def run(resource: Resource, file: Path, options: Options, deal_options: DealOpti
                 importing.run(progress)
             except (Problem, KeyboardInterrupt) as error:
                 outcome = error
+    tally.write_failed()
     written = tally.errors.close() if tally.errors else False
     summary.show(
         tally,

@@ -173,4 +173,4 @@ def status_text(status: Json) -> str:
 
 def without_item(text: str) -> str:
     """A message without the place in the batch, which says nothing to the reader of a file."""
-    return re.sub(r"requests\[\d+\]\.", "", text)
+    return re.sub(r"requests\[\d+\](\.|: )", "", text)

@@ -60,6 +60,7 @@ class Tally:
     cures: dict[tuple[str, str], str] = field(default_factory=dict)
     made: dict[str, set[str]] = field(default_factory=dict)
     failures: list[tuple[int, str]] = field(default_factory=list)
+    _failed: list[tuple[Row, str]] = field(default_factory=list)
 
     def done(self, outcome: str) -> None:
         """Counts a row that was accepted. The outcome is the contract's, or `OUTCOME_UNCHANGED`."""
@@ -74,10 +75,16 @@ class Tally:
     def fail(self, row: Row, problem: str) -> None:
         """Counts a row that was not accepted, and keeps it for another try."""
         self.failed += 1
-        if len(self.failures) < MOST_SHOWN_FAILURES:
-            self.failures.append((row.line, problem))
-        if self.errors is not None:
-            self.errors.add(row, problem)
+        self._failed.append((row, problem))
+
+    def write_failed(self) -> None:
+        """Writes the failed rows of a batch in the file's order, whoever refused them first."""
+        for row, problem in sorted(self._failed, key=lambda failure: failure[0].line):
+            if len(self.failures) < MOST_SHOWN_FAILURES:
+                self.failures.append((row.line, problem))
+            if self.errors is not None:
+                self.errors.add(row, problem)
+        self._failed.clear()
 
     def miss(self, word: str, name: str, cure: str) -> None:
         """Counts one more row that names a record which is not there."""

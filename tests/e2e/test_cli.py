@@ -158,9 +158,7 @@ def test_deals_come_in_with_stages_owners_and_quirks_told(rapport: Rapport, tmp_
     assert report["total"]["amounts"][0]["won_amount"]["units"] in ("1054", 1054)
     assert "Ana Sá" in rapport("pipeline", "--pipeline", "Hardware", "--by", "owner")
     assert "Acme — GTX Pro" in rapport("list", "deals")
-    assert "has other stages" in rapport(
-        "import", "deals", "deals.csv", *DEALS_MAP, "--stages", "A,B:won,C:lost", code=1
-    )
+    assert "has other stages" in rapport("import", "deals", "deals.csv", *DEALS_MAP[:-1], "A,B:won,C:lost", code=1)
     won = tenant.get("/v1/deals", filter="state = DEAL_STATE_WON")["deals"]
     assert [(deal["open_time"], deal["close_time"]) for deal in won] == [
         ("2017-01-02T00:00:00Z", "2017-03-01T00:00:00Z")
@@ -252,5 +250,15 @@ def test_records_are_made_and_shown(rapport: Rapport, tenant: Client) -> None:
     assert "did you mean" in rapport("list", "companies", "--filter", 'domian = "x"', code=1)
     assert "no companies match" in rapport("list", "companies", "--filter", 'domain = "other.example"')
     assert rapport("token", "sales").count(".") == 2
-    event = rapport("events", "tail", "--since", "2020-01-01T00:00:00Z", "--limit", "1", "--json")
+    event = rapport(
+        "events",
+        "tail",
+        "--since",
+        "2020-01-01T00:00:00Z",
+        "--type",
+        "crm.contacts.v1.Company",
+        "--limit",
+        "1",
+        "--json",
+    )
     assert (event["type"], event["entity_id"]) == ("crm.contacts.v1.Company.created", made["id"])

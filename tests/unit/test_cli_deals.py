@@ -117,8 +117,9 @@ def test_failed_rows_can_be_corrected_and_fed_again(tmp_path: Path) -> None:
     path = options.errors_path(source)
     assert path == tmp_path / "deals.csv.errors.csv"
     tally = Tally(ErrorsFile(path, table.header))
-    for row in list(table.rows())[:2]:
+    for row in reversed(list(table.rows())[:2]):
         tally.fail(row, row.problem or "no such company")
+    tally.write_failed()
     assert tally.errors is not None
     assert tally.errors.close()
     assert list(csv.reader(path.read_text().splitlines())) == [
