@@ -1,0 +1,36 @@
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from chassis.ledger import Ledger
+from chassis.service import Platform, Server
+from deploy.local import postgres
+from services.marketing.__main__ import application
+from tests.integration.marketing import stage
+
+
+@pytest.fixture(scope="session")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("marketing")
+
+
+@pytest.fixture(scope="session")
+def platform(directory: Path) -> Iterator[Platform]:
+    server = postgres.start(directory / "postgres")
+    try:
+        yield stage.platform(server, directory)
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+async def server(platform: Platform) -> AsyncIterator[Server]:
+    yield Server(platform, [*application.services, Ledger])
+    await platform.db.close()
+
+
+@pytest.fixture
+def marketing(platform: Platform, server: Server) -> stage.Marketing:
+    """The service as a tenant of its own sees it."""
+    return stage.Marketing(platform, server)
