@@ -16,7 +16,7 @@ from chassis.errors import Invalid, Reason
 from gateway.contract import Route
 from gateway.transcode import body, query
 from gateway.transcode.fault import Fault
-from gateway.transcode.reader import Reader
+from gateway.transcode.reader import Reader, kind
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 _ETAG = re.compile(r'"[^"\\\x00-\x1f]*"')
@@ -58,9 +58,12 @@ def _read_body(reader: Reader, message: Message, route: Route, call: HttpCall) -
     if not call.body:
         if route.body == "*":
             return {}
-        raise Invalid(Reason.REASON_BODY_MALFORMED, f"body: is empty; send the {route.body} as a JSON object")
+        what = "is missing; send it as the JSON body"
+        raise Invalid(Reason.REASON_FIELD_REQUIRED, f"{route.body}: {what}", violations=[(route.body, what)])
     body.check_headers(call.headers)
     content = body.parse(call.body)
+    if not isinstance(content, dict):
+        raise Invalid(Reason.REASON_BODY_MALFORMED, f"body: must be an object, not {kind(content)}")
     try:
         if route.body == "*":
             reader.fill(message, content)
