@@ -95,7 +95,7 @@ def down(state: State) -> bool:
         return False
     if running is not None:
         _signal(running["pid"], signal.SIGTERM)
-        if not children.poll_until(lambda: "supervisor" not in state.processes(), DOWN_TIMEOUT_S):
+        if not children.poll_until(lambda: children.started(running["pid"]) is None, DOWN_TIMEOUT_S):
             _signal(running["pid"], signal.SIGKILL)
     end_leftovers(state)
     return True

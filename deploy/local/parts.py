@@ -38,6 +38,7 @@ class Part:
     env: dict[str, str] = field(default_factory=dict)
     pass_fds: tuple[int, ...] = ()
     stop_signal: signal.Signals = signal.SIGTERM
+    orphan_signal: signal.Signals = signal.SIGTERM  # what the kernel sends when the supervisor dies
     user: int | None = None
 
 
@@ -122,6 +123,7 @@ class Plan:
                 postgres.server_command(self.install, self.postgres_port),
                 self.postgres_port,
                 stop_signal=signal.SIGINT,
+                orphan_signal=signal.SIGINT,
                 user=self.install.user,
             ),
             Part("nats", "nats", [nats.binary(), "-c", str(config)], self.nats_port),
@@ -156,6 +158,7 @@ class Plan:
             probe_port=probe_port,
             env=env,
             pass_fds=(http_fd,) if kind == "gateway" else (),
+            orphan_signal=signal.SIGKILL,  # nothing to drain into: NATS and PostgreSQL go at the same moment
         )
 
     def common_env(self) -> dict[str, str]:

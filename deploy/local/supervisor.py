@@ -182,7 +182,7 @@ class Supervisor:
             env=part.env or None,
             cwd=CHECKOUT if part.env else None,
             pass_fds=part.pass_fds,
-            when_orphaned=part.stop_signal,
+            when_orphaned=part.orphan_signal,
             user=part.user,
         )
         kept.restarts += kept.started > 0
