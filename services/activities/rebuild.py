@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from itertools import groupby
 from typing import Final
 from uuid import UUID
@@ -34,12 +34,15 @@ _LIMIT_S: Final = 30.0
 
 
 class Rebuild:
-    """One rebuild: where it stands in each ledger, and whose old timelines are gone already."""
+    """One rebuild: where it stands in each ledger, and whose old timelines are gone already.
 
-    def __init__(self, db: Database, channels: Channels) -> None:
+    ``homes`` are the kinds of processes whose ledgers are read.
+    """
+
+    def __init__(self, db: Database, channels: Channels, homes: Iterable[str]) -> None:
         self._db = db
         self._channels = channels
-        self._positions = dict.fromkeys(sorted({each.home for each in contract.load().resources.values()}), 0)
+        self._positions = dict.fromkeys(homes, 0)
         self._emptied: set[UUID] = set()
 
     async def run(self) -> int:
@@ -107,8 +110,9 @@ def _tenant(change: Change) -> UUID:
 async def main() -> None:
     """Rebuilds with the settings of the service's process."""
     platform = platform_of(application, Settings())  # type: ignore[call-arg]
+    homes = sorted({each.home for each in contract.load().resources.values()})
     try:
-        read = await Rebuild(platform.db, platform.channels).run()
+        read = await Rebuild(platform.db, platform.channels, homes).run()
     finally:
         await platform.channels.close()
         await platform.db.close()
