@@ -1,0 +1,1 @@
+"""Sales: leads, the pipelines deals go through, and what is sold."""
