@@ -9,7 +9,7 @@ from typing import Any
 from cli.client import Client, Json
 from cli.names import Names
 from cli.problems import UsageProblem
-from cli.render import cell, plain, print_json, print_table, stdout, table
+from cli.render import cell, plain, print_json, print_table, short_enum, stdout, table
 from cli.resources import Resource, named, of_id
 
 
@@ -52,14 +52,6 @@ def element(item: Json) -> str:
         )
         return cell(f"{text}  ({more})" if more and ":" not in text else text)
     return cell(", ".join(f"{k} {plain(short_enum(k, v))}" for k, v in item.items()))
-
-
-def short_enum(field: str, value: Any) -> Any:
-    """An enum's value without its prefix, `converted` for LEAD_STATUS_CONVERTED; any other value as it is."""
-    marker = f"_{field.upper()}_"
-    if isinstance(value, str) and marker in value and value.isupper():
-        return value.partition(marker)[2].lower()
-    return value
 
 
 def list_records(

@@ -126,6 +126,14 @@ def plain(value: Any) -> str:
             return str(value)
 
 
+def short_enum(field: str, value: Any) -> Any:
+    """An enum's value without its prefix, `converted` for LEAD_STATUS_CONVERTED; any other value as it is."""
+    marker = f"_{field.upper()}_"
+    if isinstance(value, str) and marker in value and value.isupper():
+        return value.partition(marker)[2].lower()
+    return value
+
+
 def looks_like_time(text: str) -> bool:
     """Whether a text is a timestamp of the API."""
     return len(text) >= 20 and text[10] == "T" and text.endswith("Z") and text[:4].isdigit()

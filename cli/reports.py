@@ -113,6 +113,8 @@ def show_funnel(client: Client, by: Split | None, limit: int, time_zone: str, js
     total, groups = report.get("total", {}), report.get("groups", [])
     names = Names(client)
     names.read(group.get("key", "") for group in groups if by in (Split.CAMPAIGN, Split.OWNER))
+    if by is Split.PERIOD:
+        groups = sorted(groups, key=lambda group: str(group.get("key", "")))
     print_table(steps_table(total))
     if groups and by:
         stdout.print()

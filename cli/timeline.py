@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from cli.client import Client, Json
 from cli.names import Names
-from cli.render import cell, moment, plain, print_json, print_table, stdout, table
+from cli.render import cell, moment, plain, print_json, print_table, short_enum, stdout, table
 
+LONGEST_CHANGE = 100
 # Said by every change, and so by none.
 _UNREMARKABLE = {"etag", "create_time", "update_time", "id"}
 
@@ -51,6 +52,8 @@ def show(
 
 def said(change: Json) -> str:
     """A field's change in words."""
-    before, after = plain(change.get("before")), plain(change.get("after"))
+    name = str(change.get("field"))
+    before, after = (plain(short_enum(name, change.get(side))) for side in ("before", "after"))
     arrow = f"{before} → {after}" if before else after or "(cleared)"
-    return cell(f"{change.get('field')}: {arrow}")
+    text = f"{name}: {arrow}"
+    return cell(text if len(text) <= LONGEST_CHANGE else f"{text[:LONGEST_CHANGE]}…")
