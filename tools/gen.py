@@ -67,9 +67,7 @@ def protoc(out: Path, sources: list[Path]) -> None:
     def run(*arguments: str) -> None:
         subprocess.run([*common, *arguments], check=True, env=environment)
 
-    run(
-        "--include_imports", "--include_source_info", f"--descriptor_set_out={out / 'contract.binpb'}", *names
-    )
+    run("--include_imports", "--include_source_info", f"--descriptor_set_out={out / 'contract.binpb'}", *names)
     run(f"--python_out={out}", f"--mypy_out=quiet:{out}", VALIDATE, *names)
     run(f"--grpc_python_out={out}", f"--mypy_grpc_out=quiet:{out}", *names)
 

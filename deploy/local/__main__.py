@@ -31,9 +31,7 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m deploy.local", description="The platform on this machine."
-    )
+    parser = argparse.ArgumentParser(prog="python -m deploy.local", description="The platform on this machine.")
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start it and keep it running; Ctrl-C stops it")
     up.add_argument("--detach", action="store_true", help="return when it is healthy")
@@ -59,11 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _command(arguments: argparse.Namespace, state: State) -> int:
     if arguments.command == "up":
-        return (
-            _detach(state, arguments.replicas)
-            if arguments.detach
-            else asyncio.run(_up(state, arguments.replicas))
-        )
+        return _detach(state, arguments.replicas) if arguments.detach else asyncio.run(_up(state, arguments.replicas))
     if arguments.command == "logs":
         return _logs(state, arguments.part, follow=not arguments.no_follow)
     if arguments.command in PART_COMMANDS:

@@ -75,9 +75,7 @@ def _die_with(parent: int, sig: signal.Signals) -> Callable[[], None]:
     return ask_kernel
 
 
-def stop(
-    process: subprocess.Popen[bytes], sig: signal.Signals = signal.SIGTERM, timeout_s: float = 20
-) -> None:
+def stop(process: subprocess.Popen[bytes], sig: signal.Signals = signal.SIGTERM, timeout_s: float = 20) -> None:
     """Ask a process to stop and wait; kill it when it does not within `timeout_s`."""
     if process.poll() is not None:
         return

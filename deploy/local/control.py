@@ -34,9 +34,7 @@ def only_supervisor(state: State) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise children.FailedToStart(
-                f"Rapport already runs in {state.root}: `make down` stops it"
-            ) from None
+            raise children.FailedToStart(f"Rapport already runs in {state.root}: `make down` stops it") from None
         yield
 
 

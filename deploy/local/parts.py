@@ -96,9 +96,7 @@ class Plan:
 
     @property
     def superuser_dsn(self) -> str:
-        return postgres.dsn(
-            self.postgres_port, "postgres", postgres.SUPERUSER, self.state.password("postgres")
-        )
+        return postgres.dsn(self.postgres_port, "postgres", postgres.SUPERUSER, self.state.password("postgres"))
 
     def role_passwords(self) -> dict[str, str]:
         names = (f"{kind}_{role}" for kind in KINDS for role in postgres.ROLES)

@@ -246,9 +246,7 @@ def server_command(installed: Install, port: int, *, sync: bool = True) -> list[
 
 def accepts(installed: Install, port: int) -> bool:
     """Whether the server takes connections (it refuses them while it recovers)."""
-    asked = installed.command(
-        "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port), "-U", SUPERUSER, "-t", "2"
-    )
+    asked = installed.command("pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port), "-U", SUPERUSER, "-t", "2")
     return subprocess.run(asked, check=False, capture_output=True).returncode == 0
 
 
@@ -269,11 +267,7 @@ async def _create_database(
     connection: "asyncpg.Connection[asyncpg.Record]", name: str, passwords: dict[str, str]
 ) -> None:
     for role in (f"{name}_{suffix}" for suffix in ROLES):
-        verb = (
-            "ALTER"
-            if await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role)
-            else "CREATE"
-        )
+        verb = "ALTER" if await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role) else "CREATE"
         attributes = "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS"
         # Role statements take no parameters; token_urlsafe passwords hold no quote.
         await connection.execute(f"{verb} ROLE {role} {attributes} PASSWORD '{passwords[role]}'")

@@ -78,9 +78,7 @@ class State:
         """
         if asked:
             if not ports.is_free(asked):
-                raise children.FailedToStart(
-                    f"port {asked} ({name}) is taken: choose another (see `make help`)"
-                )
+                raise children.FailedToStart(f"port {asked} ({name}) is taken: choose another (see `make help`)")
             return asked
         known: dict[str, int] = self.remembered["ports"]
         if name not in known or not (ports.claim(known[name]) and ports.is_free(known[name])):
@@ -101,9 +99,7 @@ class State:
 
     def record(self, entries: Mapping[str, Mapping[str, Any]]) -> None:
         """Write down what runs; each entry has at least its `pid`."""
-        known = {
-            name: {**entry, "started": children.started(entry["pid"])} for name, entry in entries.items()
-        }
+        known = {name: {**entry, "started": children.started(entry["pid"])} for name, entry in entries.items()}
         write_private(self.processes_file, json.dumps(known, indent=1))
 
     def processes(self) -> dict[str, dict[str, Any]]:

@@ -49,9 +49,7 @@ class Supervisor:
         self.http = ports.listen(plan.http_port)
         self.http.set_inheritable(True)
         self.stopping = False
-        self.log_starts = {
-            path.stem: path.stat().st_size for path in (self.state.root / "logs").glob("*.log")
-        }
+        self.log_starts = {path.stem: path.stat().st_size for path in (self.state.root / "logs").glob("*.log")}
 
     async def start(self) -> None:
         """Start everything; returns when every part is ready. Raises FailedToStart naming the part."""
@@ -61,9 +59,7 @@ class Supervisor:
         await postgres.create_databases(self.plan.superuser_dsn, KINDS, self.plan.role_passwords())
         await self._together([self._topology(), *(self._migrate(kind) for kind in KINDS)])
         fd = self.http.fileno()
-        await self._together(
-            self._bring_up(part) for kind in KINDS for part in self.plan.replicas_of(kind, fd)
-        )
+        await self._together(self._bring_up(part) for kind in KINDS for part in self.plan.replicas_of(kind, fd))
         self.state.write_env(self.plan.client_env())
 
     async def _together(self, steps: Iterable[Awaitable[None]]) -> None:
@@ -117,12 +113,7 @@ class Supervisor:
     async def _topology(self) -> None:
         """Make the event streams and consumers; again whenever NATS starts, for it may have lost them."""
         for attempt in range(TOPOLOGY_ATTEMPTS):
-            if (
-                await self._run_once(
-                    "topology", [sys.executable, "-m", "deploy.topology"], self._topology_env()
-                )
-                == 0
-            ):
+            if await self._run_once("topology", [sys.executable, "-m", "deploy.topology"], self._topology_env()) == 0:
                 self.say("  topology       streams and consumers in place")
                 return
             await asyncio.sleep(FIRST_DELAY_S * 2**attempt)

@@ -56,11 +56,7 @@ class Store:
 
     def get(self, trace_id: str) -> bytes | None:
         spans = self.traces.get(trace_id)
-        return (
-            None
-            if spans is None
-            else b'{"trace_id":"%s","spans":[%s]}' % (trace_id.encode(), b",".join(spans))
-        )
+        return None if spans is None else b'{"trace_id":"%s","spans":[%s]}' % (trace_id.encode(), b",".join(spans))
 
 
 def plain(value: AnyValue) -> Any:
@@ -95,9 +91,7 @@ def span_json(span: Span, service: str) -> bytes:
             "status": Status.StatusCode.Name(span.status.code).removeprefix("STATUS_CODE_"),
             "status_message": span.status.message,
             "attributes": attributes(span.attributes),
-            "links": [
-                {"trace_id": link.trace_id.hex(), "span_id": link.span_id.hex()} for link in span.links
-            ],
+            "links": [{"trace_id": link.trace_id.hex(), "span_id": link.span_id.hex()} for link in span.links],
         }
     )
 
@@ -118,9 +112,7 @@ def application(store: Store) -> Starlette:
     async def receive(request: Request) -> Response:
         export = ExportTraceServiceRequest()
         try:
-            export.ParseFromString(
-                unpacked(await request.body(), request.headers.get("content-encoding", ""))
-            )
+            export.ParseFromString(unpacked(await request.body(), request.headers.get("content-encoding", "")))
         except Exception as error:  # a protobuf parser's error has no public class
             return Response(f"not an OTLP trace export: {error}\n", 400)
         for resource in export.resource_spans:
