@@ -21,6 +21,7 @@ from sqlalchemy import (
     literal,
     null,
     select,
+    true,
     tuple_,
 )
 
@@ -48,19 +49,19 @@ _STEPS: Final = {
     pb.FUNNEL_STEP_KIND_LEAD_TO_WON: ("open_time", "won_time"),
 }
 
-# When each lead first brought a customer. A lead may have several won deals and counts once.
-# Served by deal_view_won_ix.
+# When a lead first brought a customer; NULL where it has not. A lead may have several won deals and counts once.
+# A look-up a lead in deal_view_won_ix: joined as a whole, the planner may compare every lead with every deal, for it
+# knows how many leads a tenant has on average, not how many this one has.
 _WON: Final = (
-    select(deal_view.c.lead_id, func.min(deal_view.c.close_time).label("won_time"))
+    select(func.min(deal_view.c.close_time).label("won_time"))
     .where(
         deal_view.c.tenant_id == bindparam("tenant"),
+        deal_view.c.lead_id == lead_view.c.id,
         # In the statement's text: a generic plan cannot tell that a parameter meets the index's condition.
         deal_view.c.state == literal(deal_pb2.DEAL_STATE_WON, literal_execute=True),
         ~deal_view.c.deleted,
-        deal_view.c.lead_id.is_not(None),
     )
-    .group_by(deal_view.c.lead_id)
-    .subquery("won")
+    .lateral("won")
 )
 
 
@@ -94,9 +95,9 @@ def _leads(key: ColumnElement[Any], filters: list[ColumnElement[bool]]) -> FromC
             lead_view.c.convert_time,
             _WON.c.won_time,
             converted.label("converted"),
-            _WON.c.lead_id.is_not(None).label("won"),
+            _WON.c.won_time.is_not(None).label("won"),
         )
-        .select_from(lead_view.outerjoin(_WON, _WON.c.lead_id == lead_view.c.id))
+        .select_from(lead_view.join(_WON, true()))
         .where(lead_view.c.tenant_id == bindparam("tenant"), ~lead_view.c.deleted, *filters)
         .subquery("leads")
     )

@@ -16,7 +16,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def platform(directory: Path) -> Iterator[Platform]:
+def marketing_platform(directory: Path) -> Iterator[Platform]:
     server = postgres.start(directory / "postgres")
     try:
         yield stage.platform(server, directory)
@@ -25,12 +25,12 @@ def platform(directory: Path) -> Iterator[Platform]:
 
 
 @pytest.fixture(scope="session")
-async def server(platform: Platform) -> AsyncIterator[Server]:
-    yield Server(platform, [*application.services, Ledger])
-    await platform.db.close()
+async def server(marketing_platform: Platform) -> AsyncIterator[Server]:
+    yield Server(marketing_platform, [*application.services, Ledger])
+    await marketing_platform.db.close()
 
 
 @pytest.fixture
-def marketing(platform: Platform, server: Server) -> stage.Marketing:
+def marketing(marketing_platform: Platform, server: Server) -> stage.Marketing:
     """The service as a tenant of its own sees it."""
-    return stage.Marketing(platform, server)
+    return stage.Marketing(marketing_platform, server)
