@@ -76,9 +76,7 @@ def test_a_part_that_dies_starts_again(env: dict[str, str], state: State) -> Non
     before = state.processes()
     for part in ("sales", "nats", "gateway-1"):
         control.kill(state, part)
-    assert children.poll_until(
-        lambda: before["sales-1"]["pid"] != state.processes().get("sales-1", {}).get("pid"), 20
-    )
+    assert children.poll_until(lambda: before["sales-1"]["pid"] != state.processes().get("sales-1", {}).get("pid"), 20)
     control.wait_ready(state)
     after = state.processes()
     for name in ("sales-1", "sales-2", "nats", "gateway-1"):
