@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from chassis.run import Application, main
-from services.sales.conversions import recovery
 from services.sales.deals import Deals
 from services.sales.leads import Leads
 from services.sales.pipeline_report import PipelineReports
 from services.sales.pipelines import Pipelines
 from services.sales.products import Products
+from services.sales.recovery import recovery
 from services.sales.tables import schema
 
 application = Application(

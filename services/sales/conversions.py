@@ -2,16 +2,13 @@
 
 Three steps, each safe to repeat: ``_begin`` checks everything and writes a row, ``Customer.settle`` makes or finds the
 people in contacts, ``_finish`` makes the deal and ends it in one transaction. What is left half-way is finished by
-``recovery``, or by the next caller who asks for the same. A refusal that will not pass is undone.
+``recovery.py``, or by the next caller who asks for the same. A refusal that will not pass is undone.
 """
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 import hashlib
-import secrets
-import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -19,7 +16,7 @@ from uuid import UUID
 
 from crm.sales.v1 import deal_pb2
 from crm.sales.v1 import lead_pb2 as pb
-from sqlalchemy import Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import Row, bindparam, delete, insert, select, update
 
 from chassis import context, contract, ids, telemetry
 from chassis.checks import clear_output_only
@@ -47,8 +44,6 @@ from services.sales.lead_records import leads
 from services.sales.refuse import invalid
 from services.sales.tables import conversions
 
-log = telemetry.logger()
-
 PATH: Final = "/crm.sales.v1.LeadService/ConvertLead"
 _PERMISSIONS: Final = ("contacts.write", "companies.write", "affiliations.write", "deals.write")
 # What the later steps may do, once the caller was found to be allowed all of it.
@@ -56,35 +51,23 @@ _SCOPES: Final = frozenset({"leads.*", "deals.*", "pipelines.*", "contacts.*", "
 # Failures that another attempt may not meet.
 _PASSING: Final = (Unavailable, DeadlineExceeded, Exhausted, Aborted, Cancelled, Internal, Unauthenticated)
 
-_BEGUN, _UNDOING, _DONE = 1, 2, 3
-_POLL_S: Final = 1.0
-_ATTEMPT_S: Final = 20.0
+_BEGUN, UNDOING, _DONE = 1, 2, 3
 _LONGEST_WAIT_S: Final = 15.0
-_CLAIMED_AT_ONCE: Final = 20
 
 _mine = (conversions.c.tenant_id == bindparam("tenant"), conversions.c.lead_id == bindparam("of_lead"))
-_this = (*_mine, conversions.c.id == bindparam("conversion"))
+THIS_ROW = (*_mine, conversions.c.id == bindparam("conversion"))
 _READ = select(conversions).where(*_mine)
 _INSERT = insert(conversions).values(tenant_id=bindparam("tenant"))
 _UNDO = (
-    update(conversions).where(*_this, conversions.c.step == _BEGUN).values(step=_UNDOING, made=bindparam("made_ids"))
+    update(conversions).where(*THIS_ROW, conversions.c.step == _BEGUN).values(step=UNDOING, made=bindparam("made_ids"))
 )
-_POSTPONE = update(conversions).where(*_this, conversions.c.step != _DONE).values(due_time=bindparam("due"))
-_DELETE = delete(conversions).where(*_this)
+_POSTPONE = update(conversions).where(*THIS_ROW, conversions.c.step != _DONE).values(due_time=bindparam("due"))
+_DELETE = delete(conversions).where(*THIS_ROW)
 _DONE_WITH = (
     update(conversions)
-    .where(*_this)
+    .where(*THIS_ROW)
     .values(step=_DONE, response=bindparam("answer"), request=b"", lead=b"", due_time=None)
 )
-_DUE_TENANTS = select(conversions.c.tenant_id).where(conversions.c.due_time <= func.now()).distinct()
-_DUE = (
-    select(conversions)
-    .where(conversions.c.tenant_id == bindparam("tenant"), conversions.c.due_time <= bindparam("now"))
-    .order_by(conversions.c.due_time)
-    .limit(_CLAIMED_AT_ONCE)
-    .with_for_update(skip_locked=True)
-)
-_CLAIM = update(conversions).where(*_this).values(due_time=bindparam("due"), attempts=bindparam("attempt"))
 
 
 @dataclass(frozen=True)
@@ -131,8 +114,8 @@ async def convert(platform: Platform, request: pb.ConvertLeadRequest, call: Call
     if isinstance(begun, pb.ConvertLeadResponse):
         return begun
     key = idempotency_key(request, contract.load().methods[PATH], call)
-    with context.enter(replace(call, caller=_actor(call.caller.tenant, begun.principal))):
-        return await _carry_on(platform, begun, key)
+    with context.enter(replace(call, caller=actor(call.caller.tenant, begun.principal))):
+        return await carry_on(platform, begun, key)
 
 
 def _check(request: pb.ConvertLeadRequest) -> None:
@@ -143,7 +126,7 @@ def _check(request: pb.ConvertLeadRequest) -> None:
             raise invalid(name, "skip_deal says that no deal is made")
 
 
-def _actor(tenant: UUID, principal: str) -> Caller:
+def actor(tenant: UUID, principal: str) -> Caller:
     """This service, acting for the principal who asked."""
     return Caller(tenant, principal, _SCOPES, issuer="sales", act="sales")
 
@@ -210,9 +193,9 @@ async def _join(
         response = pb.ConvertLeadResponse.FromString(row.response)
         await _remember(work, key, response)
         return response
-    if row.step == _UNDOING:
+    if row.step == UNDOING:
         raise _taken_back()
-    return _conversion(row)
+    return conversion_of(row)
 
 
 def _taken_back() -> Aborted:
@@ -224,7 +207,7 @@ async def _remember(work: Work, key: IdempotencyKey | None, response: pb.Convert
         await key.store(work, response, await work.now())
 
 
-async def _carry_on(platform: Platform, conversion: Conversion, key: IdempotencyKey | None) -> pb.ConvertLeadResponse:
+async def carry_on(platform: Platform, conversion: Conversion, key: IdempotencyKey | None) -> pb.ConvertLeadResponse:
     """Does the steps that are left. Raises the refusal, after it was undone, or Unavailable where it goes on later."""
     customer = Customer(platform.channels, conversion.id, conversion.occur_time)
     try:
@@ -248,7 +231,7 @@ async def _finish(
         work = Work(tx, contract.load().methods[PATH])
         lead = await work.lock(leads, conversion.lead.id, deleted=True)
         rows = await work.rows(_READ, conversion.names())
-        if not rows or rows[0].id != conversion.id or rows[0].step == _UNDOING:
+        if not rows or rows[0].id != conversion.id or rows[0].step == UNDOING:
             raise _taken_back()
         if rows[0].step == _DONE:
             response = pb.ConvertLeadResponse.FromString(rows[0].response)
@@ -318,10 +301,10 @@ async def _undo(platform: Platform, conversion: Conversion) -> None:
         if not await tx.execute(_UNDO, {**conversion.names(), "made_ids": list(conversion.made)}):
             return
     with suppress(Failure):
-        await _restore(platform, conversion)
+        await restore(platform, conversion)
 
 
-async def _restore(platform: Platform, conversion: Conversion) -> None:
+async def restore(platform: Platform, conversion: Conversion) -> None:
     await take_back(platform.channels, list(conversion.made))
     async with platform.db.write(context.current().caller.tenant) as tx:
         work = Work(tx, contract.load().methods[PATH])
@@ -353,7 +336,7 @@ def _row(conversion: Conversion, digest: bytes, due: dt.datetime) -> dict[str, A
     }
 
 
-def _conversion(row: Row[Any]) -> Conversion:
+def conversion_of(row: Row[Any]) -> Conversion:
     return Conversion(
         id=row.id,
         principal=row.principal_id,
@@ -366,54 +349,3 @@ def _conversion(row: Row[Any]) -> Conversion:
         trace_context=row.trace_context,
         attempts=row.attempts,
     )
-
-
-async def recovery(platform: Platform) -> None:
-    """Finishes, for ever, the conversions that were left half-way, in every tenant."""
-    while True:
-        try:
-            for tenant in await _due_tenants(platform):
-                for conversion in await _claim(platform, tenant):
-                    await recover(platform, tenant, conversion)
-        except _PASSING as failure:
-            log.warning("conversions wait for the database", reason=failure.reason_name)
-        await asyncio.sleep(_POLL_S)
-
-
-async def _due_tenants(platform: Platform) -> list[UUID]:
-    async with platform.db.worker() as connection:
-        rows = await connection.execute(_DUE_TENANTS)
-        return [row.tenant_id for row in rows]
-
-
-async def _claim(platform: Platform, tenant: UUID) -> list[Conversion]:
-    """Takes up what is due in a tenant and is not in another replica's hands."""
-    async with platform.db.write(tenant) as tx:
-        now = await tx.now()
-        claimed = [_conversion(row) for row in await tx.rows(_DUE, {"now": now})]
-        for each in claimed:
-            lease = {"due": now + dt.timedelta(seconds=_ATTEMPT_S), "attempt": each.attempts + 1}
-            await tx.execute(_CLAIM, {**each.names(), **lease})
-    return [replace(each, attempts=each.attempts + 1) for each in claimed]
-
-
-async def recover(platform: Platform, tenant: UUID, conversion: Conversion) -> None:
-    """Goes on with a conversion as its principal, or takes it back where it was refused."""
-    call = Call(_actor(tenant, conversion.principal), PATH, time.monotonic() + _ATTEMPT_S, secrets.token_hex(8))
-    with (
-        context.enter(call),
-        telemetry.span("recover conversion", parent=conversion.trace_context or None) as span,
-    ):
-        try:
-            if conversion.step == _UNDOING:
-                await _restore(platform, conversion)
-            else:
-                key = idempotency_key(conversion.request, contract.load().methods[PATH], call)
-                await _carry_on(platform, conversion, key)
-        except Failure as failure:
-            telemetry.fail(span, failure)
-            log.info("a conversion was not finished", reason=failure.reason_name)
-        except Exception as error:
-            # It must not keep the others waiting; each attempt of it waits longer.
-            telemetry.fail(span, error)
-            log.error("a conversion failed", conversion=str(conversion.id), exc_info=error)

@@ -99,9 +99,12 @@ async def test_a_deal_moves_only_to_open_stages_of_its_own_pipeline_and_only_by_
         with pytest.raises(Failure) as refused:
             await sales.call("DealService/MoveDeal", id=deal.id, stage_id=stage_id)
         assert refused.value.reason == Reason.REASON_STAGE_INVALID
-    for change in ({"stage_id": pipeline.stages[1].id}, {"pipeline_id": "pipeline_01h455vb4pex5vsknk084sn02q"}):
+    for change in (
+        deal_pb2.Deal(id=deal.id, stage_id=pipeline.stages[1].id),
+        deal_pb2.Deal(id=deal.id, pipeline_id="pipeline_01h455vb4pex5vsknk084sn02q"),
+    ):
         with pytest.raises(Invalid) as refused:
-            await sales.call("DealService/UpdateDeal", deal=deal_pb2.Deal(id=deal.id, **change))
+            await sales.call("DealService/UpdateDeal", deal=change)
         assert refused.value.reason == Reason.REASON_STAGE_INVALID
 
 
