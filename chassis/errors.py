@@ -42,6 +42,9 @@ class Failure(Exception):
         self.violations = list(violations)
         self.retry_s = retry_s
 
+    def __str__(self) -> str:
+        return self.message
+
     @property
     def reason_name(self) -> str:
         """The reason as clients read it, for example ``ETAG_MISMATCH``."""
