@@ -96,7 +96,7 @@ def _key(text: str) -> list[Json]:
 
 
 def _time(moment: dt.datetime) -> str:
-    return moment.isoformat().replace("+00:00", "Z")
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _money(units: int) -> Json:
@@ -231,7 +231,8 @@ def _work(
         )
         meeting: Json = {"title": "Demonstration", "start_time": _time(story.converted + dt.timedelta(hours=4))}
         meeting |= {"end_time": _time(story.converted + dt.timedelta(hours=5)), "related_ids": about}
-        meetings.append({"meeting": meeting | {"external_ids": _key(f"meeting-{story.key}"), **owner}})
+        meeting |= {"external_ids": _key(f"meeting-{story.key}"), **owner}
+        meetings.append({"meeting": meeting, "occur_time": _time(story.converted)})
         if story.fate == "deal":
             task: Json = {"title": f"Follow up with {story.person.given_name}", "related_ids": about, **owner}
             tasks.append({"task": task | {"due_time": _due(now, index), "external_ids": _key(f"task-{story.key}")}})
