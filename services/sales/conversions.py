@@ -194,12 +194,17 @@ async def _join(
         await _remember(work, key, response)
         return response
     if row.step == UNDOING:
-        raise _taken_back()
+        raise _TakenBack
     return conversion_of(row)
 
 
-def _taken_back() -> Aborted:
-    return Aborted(Reason.REASON_CONFLICT, "the lead's conversion was refused and is taken back; try again", retry_s=1)
+class _TakenBack(Aborted):
+    """The conversion that was joined is no more."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            Reason.REASON_CONFLICT, "the lead's conversion was refused and is taken back; try again", retry_s=1
+        )
 
 
 async def _remember(work: Work, key: IdempotencyKey | None, response: pb.ConvertLeadResponse) -> None:
@@ -213,6 +218,8 @@ async def carry_on(platform: Platform, conversion: Conversion, key: IdempotencyK
     try:
         await customer.settle(conversion.request, conversion.lead)
         return await _finish(platform, conversion, customer, key)
+    except _TakenBack:
+        raise
     except _PASSING as failure:
         with suppress(Failure):
             await _postpone(platform, conversion)
@@ -232,7 +239,7 @@ async def _finish(
         lead = await work.lock(leads, conversion.lead.id, deleted=True)
         rows = await work.rows(_READ, conversion.names())
         if not rows or rows[0].id != conversion.id or rows[0].step == UNDOING:
-            raise _taken_back()
+            raise _TakenBack
         if rows[0].step == _DONE:
             response = pb.ConvertLeadResponse.FromString(rows[0].response)
             await _remember(work, key, response)

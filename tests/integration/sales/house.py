@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf.message import Message
@@ -21,7 +20,7 @@ from chassis import contract
 from chassis.context import Caller
 from chassis.ledger import Ledger
 from chassis.run import Application, GrpcServing, Process, platform_of
-from chassis.service import Platform, Server, generated
+from chassis.service import Server, generated
 from chassis.settings import Settings
 from deploy.local import postgres
 from services.contacts.__main__ import application as contacts_application
@@ -120,12 +119,3 @@ async def until(condition: Any, *, limit_s: float = 15) -> Any:
         while not (found := await condition()):
             await asyncio.sleep(0.05)
         return found
-
-
-async def worker_sees(platform: Platform, table: str, house: House) -> int:
-    """How many rows of a table the worker role sees, over all tenants."""
-    connection = await asyncpg.connect(house.server.dsn_for(platform.kind, f"{platform.kind}_worker"))
-    try:
-        return int(await connection.fetchval(f"SELECT count(*) FROM {table}"))
-    finally:
-        await connection.close()

@@ -13,7 +13,7 @@ from crm.contacts.v1 import company_pb2, contact_pb2
 from crm.contacts.v1.reach_pb2 import EmailAddress
 from crm.sales.v1 import deal_pb2, lead_pb2
 
-from chassis.errors import Denied, Invalid, NotFound, Precondition, Reason
+from chassis.errors import Aborted, Denied, Invalid, NotFound, Precondition, Reason
 from chassis.rows import timestamp
 from chassis.service import Server
 from tests.integration.sales.customers import BRL, CONTACTED, WON, WON_THEN, convert, new_lead, records
@@ -191,6 +191,18 @@ async def test_what_contacts_refuses_for_good_leaves_the_lead_as_it_was(sales: T
     answer = await convert(sales, lead)
     assert answer.lead.status == lead_pb2.LEAD_STATUS_CONVERTED
     assert [contact.id for contact in await records(contacts, "Contacts")] == [answer.contact_id]
+
+
+async def test_a_refusal_that_two_callers_meet_is_taken_back_once(sales: Tenant, contacts_server: Server) -> None:
+    lead = await new_lead(sales)
+    wish = {"company_id": "company_01h455vb4pex5vsknk084sn02q"}
+    answers = await asyncio.gather(*(convert(sales, lead, **wish) for _ in range(3)), return_exceptions=True)
+    assert all(isinstance(answer, (NotFound, Aborted)) for answer in answers)
+    verbs = [verb for verb, _ in await sales.ledger(lead.id)]
+    # A caller who comes when it is taken back begins anew, and is refused as well.
+    assert verbs[0] == "created"
+    assert set(zip(verbs[1::2], verbs[2::2], strict=True)) == {("converting", "restored")}
+    assert not await records(in_contacts(contacts_server, sales), "Contacts")
 
 
 async def test_a_refusal_leaves_alone_what_existed_before(sales: Tenant, contacts_server: Server) -> None:
