@@ -12,6 +12,6 @@ from chassis.work import View
 class Events(Service, serves="crm.gateway.v1.EventService"):
     """Streams are no calls with one reply: the doors hand them to the live feed before the wrapper."""
 
-    async def Subscribe(self, request: Any, view: View) -> Any:
+    async def Subscribe(self, _request: Any, _view: View) -> Any:
         """Never reached by a client."""
         raise Unimplemented(Reason.REASON_METHOD_UNKNOWN, "Subscribe is a stream")

@@ -17,7 +17,7 @@ class Tokens(Service, serves="crm.gateway.v1.TokenService"):
         super().__init__(platform)
         self._signer = Signer(platform.kind, platform.settings.signing_key_file.read_text())
 
-    async def CreateToken(self, request: pb.CreateTokenRequest, view: View) -> pb.CreateTokenResponse:
+    async def CreateToken(self, request: pb.CreateTokenRequest, _view: View) -> pb.CreateTokenResponse:
         """A token for the caller itself, with its own permissions and no more."""
         token, expiry = self._signer.mint(request.audience, context.current().caller)
         answer = pb.CreateTokenResponse(token=token)

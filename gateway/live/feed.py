@@ -134,7 +134,7 @@ class Feed:
         if follower is not None:
             follower.arrived(change)
 
-    def _turned(self, on: bool) -> None:
+    def _turned(self, _on: bool) -> None:
         for follower in self._followers.values():
             follower.look()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -24,9 +23,6 @@ class Page(NamedTuple):
     changes: list[Change]
     position: int
     last_position: int
-
-
-Read = Callable[..., Awaitable[Page]]
 
 
 class Ledgers:

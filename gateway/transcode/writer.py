@@ -9,8 +9,8 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from datetime import datetime, timedelta
+from functools import lru_cache, partial
 from typing import Any
 
 from google.protobuf import any_pb2, descriptor_pool, message_factory
@@ -23,32 +23,42 @@ from gateway.transcode.reader import descriptor_of
 Show = Callable[[Any], Any]
 _F = FieldDescriptor
 _64_BIT = (_F.CPPTYPE_INT64, _F.CPPTYPE_UINT64)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Without a zone, so that its text has none: it is UTC throughout.
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001
 
 
 class Writer:
     """Writes messages of any type; what it learns of a type it keeps."""
 
     def __init__(self) -> None:
-        self._plans: dict[str, list[tuple[str, bool, Show]]] = {}
+        self._shows: dict[str, Show] = {}
 
     def value(self, message: Message) -> Any:
         """The JSON value of a message."""
-        descriptor = descriptor_of(message)
-        special = _WELL_KNOWN.get(descriptor.full_name)
-        if special is not None:
-            return special(self, message)
-        plan = self._plans.get(descriptor.full_name) or self._plan(descriptor)
-        members: dict[str, Any] = {}
-        for name, has_presence, show in plan:
-            if not has_presence or message.HasField(name):
-                members[name] = show(getattr(message, name))
-        return members
+        return self._of(descriptor_of(message))(message)
 
-    def _plan(self, descriptor: Descriptor) -> list[tuple[str, bool, Show]]:
-        plan = [(each.name, each.has_presence, self._show(each)) for each in descriptor.fields]
-        self._plans[descriptor.full_name] = plan
-        return plan
+    def _of(self, descriptor: Descriptor) -> Show:
+        found = self._shows.get(descriptor.full_name)
+        if found is None:
+            special = _WELL_KNOWN.get(descriptor.full_name)
+            found = partial(special, self) if special is not None else self._object(descriptor)
+            self._shows[descriptor.full_name] = found
+        return found
+
+    def _object(self, descriptor: Descriptor) -> Show:
+        plan: list[tuple[str, bool, Show]] = []
+
+        def show_object(message: Any) -> dict[str, Any]:
+            if not plan:
+                # Not before it is needed: a type may hold itself.
+                plan.extend((each.name, each.has_presence, self._show(each)) for each in descriptor.fields)
+            members: dict[str, Any] = {}
+            for name, has_presence, show in plan:
+                if not has_presence or message.HasField(name):
+                    members[name] = show(getattr(message, name))
+            return members
+
+        return show_object
 
     def _show(self, field: FieldDescriptor) -> Show:
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
@@ -56,12 +66,12 @@ class Writer:
             return lambda pairs: {str(key): one(pairs[key]) for key in sorted(pairs)}
         one = self._one(field)
         if field.is_repeated:
-            return lambda items: [one(each) for each in items]
+            return list if one is _same else lambda items: [one(each) for each in items]
         return one
 
     def _one(self, field: FieldDescriptor) -> Show:
         if field.message_type is not None:
-            return self.value
+            return self._of(field.message_type)
         if field.enum_type is not None:
             return _enum(field.enum_type)
         if field.cpp_type in _64_BIT:
@@ -98,17 +108,15 @@ def _enum(enum: EnumDescriptor) -> Show:
 def _fraction(nanos: int) -> str:
     if not nanos:
         return ""
-    digits = f"{nanos:09d}"
-    for length in (3, 6, 9):
-        if not digits[length:].strip("0"):
-            return f".{digits[:length]}"
-    return ""
+    if nanos % 1000:
+        return f".{nanos:09d}"
+    return f".{nanos // 1000:06d}" if nanos % 1_000_000 else f".{nanos // 1_000_000:03d}"
 
 
 def timestamp(message: Any) -> str:
     """A time as RFC 3339 writes it, in UTC, with as many digits as it needs."""
     moment = _EPOCH + timedelta(seconds=message.seconds)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}".rjust(19, "0") + f"{_fraction(message.nanos)}Z"
+    return f"{moment.isoformat()}{_fraction(message.nanos)}Z"
 
 
 def _timestamp(writer: Writer, message: Any) -> str:
