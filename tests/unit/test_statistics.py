@@ -32,6 +32,9 @@ TABLES: list[Table] = [
     (0, 12, 5, 9),
     (12, 12, 3, 9),
     (2, 4, 8, 16),
+    # Two tables that are equally likely but for rounding.
+    (1, 6, 9, 11),
+    (2, 7, 10, 14),
     (1, 9, 11, 3000),
     (4, 2000, 0, 3),
     (0, 40, 12, 10**7),

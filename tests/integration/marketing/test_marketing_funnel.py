@@ -197,6 +197,8 @@ async def test_a_win_before_first_contact_is_counted_and_left_out_of_the_duratio
     assert total.converted == 2
     assert [each.negative_count for each in total.steps] == [1, 0, 1]
     assert total.steps[2].median_duration.ToTimedelta() == 4 * DAY
+    # No time at all is a time; it is not left out.
+    assert total.steps[1].HasField("median_duration")
     assert total.steps[1].median_duration.ToTimedelta() == timedelta()
 
 
@@ -272,6 +274,34 @@ async def test_without_leads_nothing_is_known(marketing: Marketing) -> None:
     assert not made.groups
     assert (made.total.entered, made.total.rate, made.total.rate_low, made.total.rate_high) == (0, 0, 0, 1)
     assert not any(step.HasField("median_duration") for step in made.total.steps)
+
+
+async def groups(marketing: Marketing, **counts: tuple[int, int]) -> None:
+    """Leads by source: how many, and how many of them became customers."""
+    for source, (entered, customers) in counts.items():
+        leads = [lead(source=source) for _ in range(entered)]
+        await happened(marketing, *leads, *(won(each, BEGIN) for each in leads[:customers]))
+
+
+async def test_bottlenecks_come_by_what_they_cost(marketing: Marketing) -> None:
+    await groups(marketing, good=(100, 50), poor=(60, 12), none=(40, 0))
+    made = await report(marketing, split_by=pb.FUNNEL_SPLIT_SOURCE)
+    assert [each.key for each in made.groups] == ["good", "poor", "none"]
+    assert [each.key for each in made.bottlenecks] == ["none", "poor"]
+    assert made.bottlenecks[0].lost_conversions == pytest.approx(40 * 62 / 160)
+    assert made.bottlenecks[0].rest_rate == pytest.approx(62 / 160)
+
+
+async def test_the_exact_test_serves_where_the_group_or_its_rest_is_small(marketing: Marketing) -> None:
+    # At a rate of one half nine leads expect 4.5 customers, ten expect five.
+    await groups(marketing, many=(91, 46), few=(9, 4))
+    made = await report(marketing, split_by=pb.FUNNEL_SPLIT_SOURCE)
+    assert [each.test for each in made.groups] == [pb.FUNNEL_TEST_FISHER_EXACT] * 2
+
+    other = Marketing(marketing.platform, marketing.server)
+    await groups(other, many=(90, 45), enough=(10, 5))
+    made = await report(other, split_by=pb.FUNNEL_SPLIT_SOURCE)
+    assert [each.test for each in made.groups] == [pb.FUNNEL_TEST_TWO_PROPORTION_Z] * 2
 
 
 async def test_of_very_many_groups_the_largest_are_shown(marketing: Marketing) -> None:
