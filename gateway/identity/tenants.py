@@ -29,14 +29,10 @@ class Tenants(Service, serves="crm.gateway.v1.TenantService"):
         """Makes a tenant and its first API key, in a transaction of the new tenant."""
         tenant_id = _id_for(call, request.request_id)
         first = api_key_pb2.ApiKey(display_name="Administrator", scopes=ADMIN_SCOPES)
-        return await found(
-            self.platform.db,
-            tenant_id,
-            request.tenant.display_name,
-            first,
-            keys.make(),
-            keep=not request.validate_only,
-        )
+        keep = not request.validate_only
+        made = await found(self.platform.db, tenant_id, request.tenant.display_name, first, keys.make(), keep=keep)
+        self.platform.wake()
+        return made
 
 
 def _id_for(call: context.Call, request_id: str) -> UUID:

@@ -73,7 +73,7 @@ async function send(operation, form, output) {
   const body = form.querySelector("textarea")?.value || undefined;
   if (body) headers["content-type"] = "application/json";
   if (byId("key").value) headers.authorization = `Bearer ${byId("key").value}`;
-  const url = path + (query.size ? `?${query}` : "");
+  const url = path + (String(query) ? `?${query}` : "");
   output.textContent = "…";
   try {
     const reply = await fetch(url, { method: operation.verb.toUpperCase(), headers, body });
@@ -115,13 +115,14 @@ function show(id) {
   }
   const schema = operation.requestBody?.content["application/json"].schema;
   const answer = Object.values(operation.responses["200"].content)[0].schema;
-  byId("main").replaceChildren(
+  byId("main").replaceChildren(...[
     element("h2", { textContent: operation.operationId }),
     element("p", { className: "path" }, element("span", { className: "verb", textContent: operation.verb.toUpperCase() }), ` ${operation.path}`),
     ...operation.description.split("\n\n").map((text) => element("p", { textContent: text })),
     element("h3", { textContent: "Try it" }), tryOut(operation),
     schema ? element("h3", { textContent: "Body" }) : null, schema ? fields(schema) : null,
-    element("h3", { textContent: "Reply" }), fields(answer));
+    element("h3", { textContent: "Reply" }), fields(answer),
+  ].filter(Boolean));
   window.scrollTo(0, 0);
 }
 
