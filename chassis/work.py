@@ -124,6 +124,7 @@ class Work(View):
         if resource.prepare is not None:
             await resource.prepare(self, after, None)
         check_required(after)
+        _check_custom(after)
         after.etag = etag(1)  # type: ignore[attr-defined]
         if not claimed:
             await self._claim(resource, after)
@@ -145,6 +146,7 @@ class Work(View):
         if verb == "updated" and after == record.before:
             return record.before
         check_required(after)
+        _check_custom(after)
         now = await self.now()
         happened = await self.happened(resource, occur_time)
         after.update_time.CopyFrom(timestamp(now))  # type: ignore[attr-defined]
@@ -294,6 +296,20 @@ def _take_back(record: Record[Any], change: _Change) -> None:
     record.before, record.revision = change.before, change.revision - 1
     record.after = record.resource.message()
     record.after.CopyFrom(change.before)
+
+
+def _check_custom(after: Message) -> None:
+    """Raises Invalid, CUSTOM_FIELD_UNKNOWN: nobody can define custom fields yet, so no key has a definition."""
+    if not contract.descriptor_of(after).fields_by_name.get("custom"):
+        return
+    for key in sorted(after.custom.fields):  # type: ignore[attr-defined]
+        message = f"there is no custom field '{key}'"
+        raise Invalid(
+            Reason.REASON_CUSTOM_FIELD_UNKNOWN,
+            f"custom: {message}",
+            metadata={"field": f"custom.{key}"},
+            violations=[(f"custom.{key}", message)],
+        )
 
 
 def _key_row(prefix: str, key: Key, uuid: UUID) -> dict[str, Any]:

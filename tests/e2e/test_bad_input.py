@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 from typing import Any
 
@@ -60,11 +61,11 @@ def check_error(answer: httpx2.Response, status: int, reason: str, said: str) ->
         (b'{"given_name": "a\\u0000b"}', None, "given_name"),
         (b'{"given_name": "\\ud800"}', None, "given_name"),
         (b'{"given_name": "\xff"}', "BODY_MALFORMED", "UTF-8"),
-        (b'{"custom": {"tier": "gold"}}', "CUSTOM_FIELD_UNKNOWN", "tier"),
+        (b'{"given_name": "a", "custom": {"tier": "gold"}}', "CUSTOM_FIELD_UNKNOWN", "tier"),
         (b'{"custom": {"tier": 1e400}}', None, ""),
         (b'{"owner_id": "contact_01h455vb4pex5vsknk084sn02q"}', "ID_INVALID", "owner_id"),
         (b'{"owner_id": "nobody"}', "ID_INVALID", "owner_id"),
-        (b'{"time_zone": "Mars/Olympus"}', None, "time_zone"),
+        (b'{"given_name": "a", "time_zone": "Mars/Olympus"}', None, "time_zone"),
         (b'{"tags": ["x", null]}', "FIELD_INVALID", "tags"),
         (b"{}", "FIELD_REQUIRED", "a contact needs a name"),
         (b'{"given_name": "' + b"x" * 201 + b'"}', "FIELD_INVALID", "given_name"),
@@ -125,8 +126,14 @@ def test_an_unknown_enum_name_is_refused(client: Client, name: str) -> None:
     ],
 )
 def test_a_wrong_path_is_refused(client: Client, path: str, status: int, reason: str) -> None:
-    url = httpx2.URL(client.url).copy_with(raw_path=path.encode())
-    check_error(client.http.get(url), status, reason, "")
+    # As it stands: an HTTP client would clean the path first.
+    connection = http.client.HTTPConnection(client.url.removeprefix("http://"), timeout=10)
+    connection.request("GET", path, headers={"Authorization": f"Bearer {client.key}"})
+    answer = connection.getresponse()
+    check_error(
+        httpx2.Response(answer.status, headers=dict(answer.getheaders()), content=answer.read()), status, reason, ""
+    )
+    connection.close()
 
 
 def test_a_verb_that_a_path_does_not_have_is_refused(client: Client) -> None:

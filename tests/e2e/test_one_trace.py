@@ -33,7 +33,7 @@ def test_one_conversion_is_one_tree(platform: Running) -> None:
     def complete() -> list[dict[str, Any]]:
         spans: list[dict[str, Any]] = json.loads(rapport(platform, client, "trace", trace_id, "--json"))["spans"]
         reactions = {(span["service"], span["kind"]) for span in spans}
-        return spans if {("activities", "consumer"), ("marketing", "consumer")} <= reactions else []
+        return spans if {("activities", "CONSUMER"), ("marketing", "CONSUMER")} <= reactions else []
 
     spans = until(complete, "the consumers' spans are in the trace")
     by_id = {span["span_id"]: span for span in spans}
@@ -52,15 +52,15 @@ def test_one_conversion_is_one_tree(platform: Running) -> None:
             span for span in spans if (span["service"], span["kind"]) == (service, kind) and name in span["name"]
         )
 
-    assert above(one("contacts", "server", "BatchUpsertContacts"))[:2] == ["sales/client", "sales/server"]
-    assert above(one("sales", "server", "ConvertLead"))[0].startswith("gateway/")
+    assert above(one("contacts", "SERVER", "BatchUpsertContacts"))[:2] == ["sales/CLIENT", "sales/SERVER"]
+    assert above(one("sales", "SERVER", "ConvertLead"))[0].startswith("gateway/")
     sql = [span for span in spans if "db.system" in span["attributes"] or "db.system.name" in span["attributes"]]
     assert {span["service"] for span in sql} >= {"sales", "contacts"}
     for service in ("activities", "marketing"):
-        consumer = next(span for span in spans if (span["service"], span["kind"]) == (service, "consumer"))
+        consumer = next(span for span in spans if (span["service"], span["kind"]) == (service, "CONSUMER"))
         chain = above(consumer)
-        assert chain[0].endswith("/producer")
-        assert "sales/server" in chain or "contacts/server" in chain
+        assert chain[0].endswith("/PRODUCER")
+        assert "sales/SERVER" in chain or "contacts/SERVER" in chain
         assert chain[-1].startswith("gateway/")
     drawn = rapport(platform, client, "trace", trace_id)
     assert "ConvertLead" in drawn
