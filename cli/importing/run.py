@@ -28,6 +28,7 @@ from cli.settings import load
 
 # How long the first call may take to get through, and every later one: a service may be restarting.
 FIRST_PATIENCE_S, PATIENCE_S = 5.0, 60.0
+MOST_CHARACTERS_AT_ONCE = 500_000
 # What finds a record again where a row has no external id.
 _OTHER_KEYS = {
     "leads": ("email",),
@@ -70,16 +71,22 @@ class Import:
             progress.advance(len(rows))
 
     def batches(self) -> Iterator[list[Row]]:
-        """The rows in portions, none with an external id twice: the later row must find the earlier's record."""
+        """The rows in portions, none with an external id twice: the later row must find the earlier's record.
+
+        Long rows come in small portions, so that no process needs more memory for them.
+        """
         key = next((f.source for f in self.plan.fillings if f.target.name == "external_id"), None)
         rows: list[Row] = []
         keys: set[str] = set()
+        size = 0
         for row in self.table.rows():
             own = key.text(row.cells) if key is not None and not row.problem else ""
-            if len(rows) == self.options.batch or (own and own in keys):
+            full = len(rows) == self.options.batch or size > MOST_CHARACTERS_AT_ONCE
+            if full or (own and own in keys):
                 yield rows
-                rows, keys = [], set()
+                rows, keys, size = [], set(), 0
             rows.append(row)
+            size += sum(map(len, row.cells))
             keys.add(own)
         if rows:
             yield rows

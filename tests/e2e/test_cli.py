@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.running import Client, Running, until
@@ -222,7 +225,7 @@ def test_contacts_are_linked_to_their_companies(rapport: Rapport, tmp_path: Path
 def test_an_interrupted_import_goes_on_where_it_was(
     rapport: Rapport, tmp_path: Path, tenant: Client, platform: Running
 ) -> None:
-    rows = 3_000
+    rows = 2_000
     (tmp_path / "leads.csv").write_text("id,source\n" + "".join(f"{number},web\n" for number in range(rows)))
     program, environment = command(tenant, platform)
     arguments = ("import", "leads", "leads.csv", "--map", "external_id=id", "--batch", "50", "--json")
@@ -240,6 +243,37 @@ def test_an_interrupted_import_goes_on_where_it_was(
     assert rest["created"] + rest["unchanged"] == rows
     assert rest["unchanged"] >= stopped["created"]
     assert len(rapport("list", "leads", "--all", "--json")) == rows
+
+
+def test_200_mb_of_rows_grow_no_process(tmp_path: Path, tenant: Client, platform: Running) -> None:
+    rows, description = 20_000, "wide rows " * 999
+    with (tmp_path / "leads.csv").open("w") as file:
+        file.write("id,description\n")
+        file.writelines(f"{number},{description}\n" for number in range(rows))
+    assert (tmp_path / "leads.csv").stat().st_size > 190_000_000
+    parts = json.loads(platform.state.processes_file.read_text())
+    watched = {name: psutil.Process(part["pid"]) for name, part in parts.items() if name != "postgres"}
+    before = {name: process.memory_info().rss for name, process in watched.items()}
+    program, environment = command(tenant, platform)
+    arguments = ("import", "leads", "leads.csv", "--map", "external_id=id", "--dry-run", "--json")
+    with subprocess.Popen(
+        [*program, *arguments], env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    ) as running:
+        ours = psutil.Process(running.pid)
+        watched["rapport"], before["rapport"] = ours, 0
+        most = dict(before)
+        while running.poll() is None:
+            for name, process in watched.items():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    most[name] = max(most[name], process.memory_info().rss)
+                    # What the command needs to start is not growth: its first rows are read after that.
+                    if name == "rapport" and not before[name] and process.cpu_times().user > 0.5:
+                        before[name] = process.memory_info().rss
+            time.sleep(0.02)
+        output = running.stdout.read() if running.stdout else ""
+    assert counts(json.loads(output)) == (rows, 0, 0, 0)
+    grown = {name: (most[name] - before[name]) // 1_000_000 for name in watched}
+    assert max(grown.values()) < 50, grown
 
 
 def test_records_are_made_and_shown(rapport: Rapport, tenant: Client) -> None:
