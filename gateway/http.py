@@ -24,6 +24,8 @@ HEADERS_LIMIT = 7 * 1024
 _HEAD_S = 5.0
 _KEEP_ALIVE_S = 75
 _GRACE_S = 15
+# A connection accepted at the last moment has its request under way: it is closed after its answer, not before.
+_LINGER_S = 0.3
 _CONNECTIONS = 10_000
 
 
@@ -150,7 +152,10 @@ class HttpDoor:
             await asyncio.sleep(0.01)
 
     async def stop(self) -> None:
-        """Accepts no more, and waits for the calls under way."""
+        """Accepts no more, answers what was sent on connections already there, and waits for the calls under way."""
+        for listener in self._server.servers:
+            listener.close()
+        await asyncio.sleep(_LINGER_S)
         self._server.should_exit = True
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
