@@ -8,7 +8,8 @@ from typing import Any, NoReturn
 
 from chassis.errors import Exhausted, Invalid, Reason
 from gateway.transcode.fault import Fault, shown
-from gateway.transcode.reader import DEPTH_LIMIT, json_object
+from gateway.transcode.scalars import json_object
+from gateway.transcode.well_known import DEPTH_LIMIT
 
 # The most a request may weigh, in bytes.
 BODY_LIMIT = 4 * 1024 * 1024

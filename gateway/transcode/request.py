@@ -16,7 +16,8 @@ from chassis.errors import Invalid, Reason
 from gateway.contract import Route
 from gateway.transcode import body, query
 from gateway.transcode.fault import Fault
-from gateway.transcode.reader import Reader, kind
+from gateway.transcode.reader import Reader
+from gateway.transcode.scalars import kind
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 _ETAG = re.compile(r'"[^"\\\x00-\x1f]*"')
