@@ -23,6 +23,7 @@ from chassis.errors import Aborted, AlreadyExists, Denied, Invalid, Precondition
 from chassis.keys import Key, claim
 from chassis.resource import Record, Resource
 from chassis.rows import etag, moment, timestamp
+from chassis.writes import MAX_CHANGES, MAX_KEYS, Part, bound, together
 
 M = TypeVar("M", bound=Message)
 
@@ -217,48 +218,49 @@ class Work(View):
         if not changes:
             return
         now = await self.now()
-        await self._write_rows(changes)
-        await self._write_keys(changes)
-        await self.execute_many(
-            insert(self.schema.ledger).values(tenant_id=bindparam("tenant")),
-            [self._ledger_row(change, now, request_id) for change in changes],
-        )
+        ledger = [self._ledger_row(change, now, request_id) for change in changes]
+        gone, new = _key_rows(changes)
+        if len(changes) <= MAX_CHANGES and len(gone) <= MAX_KEYS and len(new) <= MAX_KEYS:
+            await self._write_together(changes, gone, new, ledger)
+        else:
+            await self._write_rows(changes)
+            await self._write_keys(gone, new)
+            await self.execute_many(insert(self.schema.ledger).values(tenant_id=bindparam("tenant")), ledger)
+
+    async def _write_together(
+        self, changes: list[_Change], gone: list[_Row], new: list[_Row], ledger: list[_Row]
+    ) -> None:
+        """Everything in one statement, as most calls need it."""
+        parts: list[Part] = []
+        values: _Row = {}
+
+        def add(kind: str, what: Resource[Any] | int, rows: list[_Row]) -> None:
+            for index, row in enumerate(rows):
+                values.update({bound(len(parts), index, name): value for name, value in row.items()})
+            parts.append((kind, what))
+
+        for resource, row, seen in _row_states(changes):
+            add("insert" if seen is None else "update", resource, [row if seen is None else {**row, "seen": seen}])
+        for kind, rows in (("gone", gone), ("keys", new), ("ledger", ledger)):
+            if rows:
+                add(kind, len(rows), rows)
+        found = await self.rows(together(self.schema.ledger, self.schema.natural_keys, tuple(parts)), values)
+        if any(count != 1 for count in found[0]) and any(kind == "update" for kind, _ in parts):
+            raise _raced()
 
     async def _write_rows(self, changes: list[_Change]) -> None:
-        # Only a record's last state is written; its revisions in between stand in the ledger.
-        first: dict[str, _Change] = {}
-        last: dict[str, _Change] = {}
-        for change in changes:
-            key = change.after.id  # type: ignore[attr-defined]
-            first.setdefault(key, change)
-            last[key] = change
-        inserts: dict[Resource[Any], list[dict[str, Any]]] = {}
-        for key, change in last.items():
-            values = {f"v_{name}": value for name, value in change.resource.codec.row(change.after).items()}
-            values["v_revision"] = change.revision
-            if first[key].before is None:
-                inserts.setdefault(change.resource, []).append(values)
-                continue
-            values["seen"] = first[key].revision - 1
-            if await self.execute(change.resource.update, values) != 1:
-                raise Aborted(Reason.REASON_CONFLICT, "another writer was faster; try again", retry_s=0.05)
+        inserts: dict[Resource[Any], list[_Row]] = {}
+        for resource, row, seen in _row_states(changes):
+            values = {f"v_{name}": value for name, value in row.items()}
+            if seen is None:
+                inserts.setdefault(resource, []).append(values)
+            elif await self.execute(resource.update, {**values, "seen": seen}) != 1:
+                raise _raced()
         for resource, rows in inserts.items():
             await self.execute_many(resource.insert, rows)
 
-    async def _write_keys(self, changes: list[_Change]) -> None:
+    async def _write_keys(self, gone: list[_Row], new: list[_Row]) -> None:
         table = self.schema.natural_keys
-        gone, new = [], []
-        for change in changes:
-            before = set(change.resource.keys(change.before)) if change.before is not None else set()
-            after = set(change.resource.keys(change.after))
-            if change.before is not None and change.before.HasField("delete_time"):
-                before = set()
-            if change.after.HasField("delete_time"):
-                after = set()
-            uuid = change.resource.uuid(change.after.id)  # type: ignore[attr-defined]
-            prefix = change.resource.kind.prefix
-            gone += [_key_row(prefix, key, uuid) for key in before - after]
-            new += [_key_row(prefix, key, uuid) | {"exclusive": key.exclusive} for key in after - before]
         if gone:
             await self.execute_many(
                 delete(table).where(
@@ -286,8 +288,6 @@ class Work(View):
             "trace_context": telemetry.traceparent(),
             "occur_time": change.occur_time,
             "commit_time": now,
-            "position": None,
-            "stream_seq": None,
         }
 
 
@@ -312,8 +312,55 @@ def _check_custom(after: Message) -> None:
         )
 
 
-def _key_row(prefix: str, key: Key, uuid: UUID) -> dict[str, Any]:
+_Row = dict[str, Any]
+
+
+def _ends(changes: list[_Change]) -> list[tuple[_Change, _Change]]:
+    """Each record's first and last change. What lies between stands in the ledger alone."""
+    first: dict[str, _Change] = {}
+    last: dict[str, _Change] = {}
+    for change in changes:
+        key = change.after.id  # type: ignore[attr-defined]
+        first.setdefault(key, change)
+        last[key] = change
+    return [(first[key], last[key]) for key in first]
+
+
+def _row_states(changes: list[_Change]) -> list[tuple[Resource[Any], _Row, int | None]]:
+    """Each record's last state and the revision that it has in the table, None for a new one."""
+    return [
+        (
+            last.resource,
+            last.resource.codec.row(last.after) | {"revision": last.revision},
+            None if first.before is None else first.revision - 1,
+        )
+        for first, last in _ends(changes)
+    ]
+
+
+def _key_rows(changes: list[_Change]) -> tuple[list[_Row], list[_Row]]:
+    """The natural keys that go and those that come. A deleted record holds none."""
+    gone: list[_Row] = []
+    new: list[_Row] = []
+    for first, last in _ends(changes):
+        before, after = _held(last.resource, first.before), _held(last.resource, last.after)
+        uuid = last.resource.uuid(last.after.id)  # type: ignore[attr-defined]
+        prefix = last.resource.kind.prefix
+        gone += [_key_row(prefix, key, uuid) for key in before - after]
+        new += [_key_row(prefix, key, uuid) | {"exclusive": key.exclusive} for key in after - before]
+    return gone, new
+
+
+def _held(resource: Resource[Any], record: Message | None) -> set[Key]:
+    return set() if record is None or record.HasField("delete_time") else set(resource.keys(record))
+
+
+def _key_row(prefix: str, key: Key, uuid: UUID) -> _Row:
     return {"resource": prefix, "kind": key.kind, "value": key.value, "id": uuid}
+
+
+def _raced() -> Aborted:
+    return Aborted(Reason.REASON_CONFLICT, "another writer was faster; try again", retry_s=0.05)
 
 
 def check_lock(record: Record[Any], wanted: str, *, deleted: bool = False) -> None:

@@ -121,15 +121,15 @@ async def _rows(dsn: str, tenant: UUID, statement: str, values: tuple[Any, ...])
         await connection.close()
 
 
-def until(holds: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
-    """The first true answer of ``holds``; fails with ``what`` when it has none in time."""
+def until(holds: Callable[[], Any], what: str, patience_s: float = PATIENCE_S, every_s: float = 0.05) -> Any:
+    """The first true answer of ``holds``, asked so often; fails with ``what`` when it has none in time."""
     end = time.monotonic() + patience_s
     while True:
         if found := holds():
             return found
         if time.monotonic() > end:
             raise AssertionError(f"after {patience_s:.0f} s still not: {what}")
-        time.sleep(0.05)
+        time.sleep(every_s)
 
 
 def printed(value: Any) -> str:

@@ -31,6 +31,8 @@ pytestmark = [
     pytest.mark.timeout(600),
 ]
 PATIENCE_S = 120.0
+# The answers are whole reports and ledgers: asking too often would slow down what is waited for.
+EVERY_S = 1.0
 
 # Won, leads, the rate of the rest and what must be said of it, computed straight from the files.
 ORIGINS = {
@@ -158,7 +160,7 @@ def funnel_when_complete(client: Client) -> dict[str, Any]:
         counts = (int(report["total"]["entered"]), int(report["total"]["converted"]))
         return report if counts == (8000, 842) else None
 
-    found: dict[str, Any] = until(complete, "8,000 leads and 842 wins count in the funnel", PATIENCE_S)
+    found: dict[str, Any] = until(complete, "8,000 leads and 842 wins count in the funnel", PATIENCE_S, EVERY_S)
     return found
 
 
@@ -195,12 +197,12 @@ def test_landing_pages_with_few_leads_are_tested_exactly(imported: tuple[Running
 
 def test_every_change_shows_once_on_the_timeline(imported: tuple[Running, Client]) -> None:
     platform, client = imported
-    until(lambda: entries_match_ledgers(platform, client), "the timeline holds each change once", PATIENCE_S)
+    until(lambda: entries_match_ledgers(platform, client), "the timeline holds each change once", PATIENCE_S, EVERY_S)
 
 
 def test_a_won_leads_timeline_reads_in_the_order_of_its_times(imported: tuple[Running, Client]) -> None:
     platform, client = imported
-    until(lambda: entries_match_ledgers(platform, client), "the timeline is complete", PATIENCE_S)
+    until(lambda: entries_match_ledgers(platform, client), "the timeline is complete", PATIENCE_S, EVERY_S)
     wins = {row["mql_id"]: row["won_date"] for row in _csv("olist/closed_deals.csv")}
     firsts = {row["mql_id"]: row["first_contact_date"] for row in _csv("olist/marketing_qualified_leads.csv")}
     (early,) = (each for each, won in wins.items() if won[:10] < firsts[each])
@@ -253,11 +255,11 @@ def test_a_fault_in_the_middle_changes_no_figure(platform: Running, disturb: Cal
     for command in leads(HEADING):
         running = start(platform, client, command)
         table, enough = ("deals", 200) if "closed_deals" in command else ("leads", 2000)
-        until(functools.partial(_has, platform, client, table, enough), "the import is under way")
+        until(functools.partial(_has, platform, client, table, enough), "the import is under way", every_s=0.2)
         disturb(platform)
         finish(running)
     check_funnel(funnel_when_complete(client))
     assert rows_in(platform, client, "leads") == 8000
     assert rows_in(platform, client, "deals") == 842
-    until(lambda: entries_match_ledgers(platform, client), "the timeline holds each change once", PATIENCE_S)
+    until(lambda: entries_match_ledgers(platform, client), "the timeline holds each change once", PATIENCE_S, EVERY_S)
     control.wait_ready(platform.state)

@@ -1,0 +1,87 @@
+"""One statement for all that a small unit of work writes: rows, natural keys and ledger in one round trip.
+
+Every part is a modifying CTE of plain VALUES, so the statement also passes where tables are spread over machines.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import ColumnElement, Table, and_, bindparam, delete, func, insert, literal_column, or_, select, update
+from sqlalchemy.sql import Executable
+
+if TYPE_CHECKING:
+    from chassis.resource import Resource
+
+# Shapes differ by resources and counts; beyond so many rows a batch of statements serves as well.
+MAX_CHANGES: Final = 4
+MAX_KEYS: Final = 8
+_KEY: Final = ("resource", "kind", "value", "id")
+
+# What a part does: insert or update a resource's row, insert or delete so many natural keys, insert ledger rows.
+Part = tuple[str, "Resource[Any] | int"]
+
+
+@lru_cache(maxsize=1024)
+def together(ledger: Table, keys: Table, parts: tuple[Part, ...]) -> Executable:
+    """The statement of these parts, in their order; the names of its parameters are given by `bound`.
+
+    It returns one row with the number of rows that each update found.
+    """
+    ctes: list[Any] = []
+    counts: list[Any] = []
+    for number, (kind, what) in enumerate(parts):
+        if isinstance(what, int):
+            table = ledger if kind == "ledger" else keys
+            columns = [each.name for each in table.c if each.name not in ("tenant_id", *_MADE)]
+            part = _delete(number, what, table) if kind == "gone" else _insert(number, what, table, columns)
+        elif kind == "insert":
+            part = _insert(number, 1, what.table, [each.name for each in what.table.c if each.name != "tenant_id"])
+        else:
+            part = _update(number, what.table)
+        cte = part.returning(literal_column("1").label("one")).cte(f"w{number}")
+        if kind == "update":
+            counts.append(select(func.count()).select_from(cte).scalar_subquery().label(f"found{number}"))
+        ctes.append(cte)
+    return select(*(counts or [literal_column("0")])).add_cte(*ctes)
+
+
+# Columns that the database or a later step fills.
+_MADE: Final = ("position", "stream_seq")
+
+
+def bound(number: int, row: int, column: str) -> str:
+    """The name of the parameter for a column of a row of a part."""
+    return f"w{number}_{row}_{column}"
+
+
+def _values(number: int, row: int, columns: list[str]) -> dict[str, Any]:
+    return {name: bindparam(bound(number, row, name)) for name in columns}
+
+
+def _insert(number: int, rows: int, table: Table, columns: list[str]) -> Any:
+    columns = [name for name in columns if not (table.name == "ledger" and name == "id")]
+    return insert(table).values(
+        [{"tenant_id": bindparam("tenant"), **_values(number, row, columns)} for row in range(rows)]
+    )
+
+
+def _update(number: int, table: Table) -> Any:
+    columns = [each.name for each in table.c if each.name not in ("tenant_id", "id")]
+    return (
+        update(table)
+        .where(
+            table.c.tenant_id == bindparam("tenant"),
+            table.c.id == bindparam(bound(number, 0, "id")),
+            table.c.revision == bindparam(bound(number, 0, "seen")),
+        )
+        .values(_values(number, 0, columns))
+    )
+
+
+def _delete(number: int, rows: int, table: Table) -> Any:
+    def one(row: int) -> ColumnElement[bool]:
+        return and_(*(table.c[name] == bindparam(bound(number, row, name)) for name in _KEY))
+
+    return delete(table).where(table.c.tenant_id == bindparam("tenant"), or_(*(one(row) for row in range(rows))))
