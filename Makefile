@@ -44,7 +44,7 @@ lock: .venv  ## resolve requirements/*.in again (UPGRADE=1 for the newest versio
 
 # ---- the platform on this machine -----------------------------------------------------------------
 
-.PHONY: up down reset logs status demo
+.PHONY: up down reset logs status rebuild demo
 up: .venv gen  ## start the whole platform here (DETACH=1 in the background, REPLICAS=2 two of each)
 	@$(PY) -m deploy.local up $(if $(DETACH),--detach) $(if $(REPLICAS),--replicas $(REPLICAS))
 
@@ -59,6 +59,9 @@ logs: .venv  ## follow its logs (PART=sales for one part)
 
 status: .venv  ## show what runs
 	@$(PY) -m deploy.local status
+
+rebuild: .venv gen  ## make a projection again from the ledgers (PROJECTION=timeline)
+	@$(PY) -m deploy.local rebuild $(or $(PROJECTION),timeline)
 
 demo: .venv gen  ## load an invented company's year through the API
 	@$(PY) -m deploy.demo $(ARGS)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 from functools import cache
 from typing import Any, Final
+from zoneinfo import available_timezones
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -14,7 +15,7 @@ from protovalidate import Validator
 
 from chassis import ids
 from chassis.contract import descriptor_of, inner, is_output_only, is_repeated, is_required, refs
-from chassis.errors import Invalid, Reason, Violation
+from chassis.errors import Invalid, Reason, Violation, invalid
 
 _VALIDATOR: Final = Validator()
 _MIN_SECONDS: Final = -62_135_596_800  # 0001-01-01
@@ -37,6 +38,18 @@ def check_required(message: Message, path: str = "") -> None:
     """Raises Invalid, FIELD_REQUIRED, where a field that is REQUIRED is missing, also in messages inside."""
     if missing := list(_missing(message, path)):
         raise Invalid(Reason.REASON_FIELD_REQUIRED, _line(missing), violations=missing)
+
+
+def check_time_zone(name: str, field: str = "time_zone") -> None:
+    """Raises Invalid where ``name`` is no IANA time zone that means the same here and in the database."""
+    if name not in _time_zones():
+        raise invalid(field, "it is no IANA time zone, such as 'America/Sao_Paulo'")
+
+
+@cache
+def _time_zones() -> frozenset[str]:
+    # "localtime" is whatever the machine says.
+    return frozenset(available_timezones() | {"UTC"}) - {"localtime"}
 
 
 def clear_output_only(resource: Message, keep: frozenset[str] = frozenset()) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Container, Mapping, Sequence
 from typing import ClassVar
 
 import grpc
@@ -49,6 +50,14 @@ class Failure(Exception):
     def reason_name(self) -> str:
         """The reason as clients read it, for example ``ETAG_MISMATCH``."""
         return Reason.Name(self.reason).removeprefix("REASON_")
+
+    def within(self, place: str, fields: Container[str]) -> None:
+        """Puts ``place`` before the paths that begin with one of ``fields``: where in the request the record stood."""
+        for index, (path, text) in enumerate(self.violations):
+            if re.split(r"[.\[]", path, maxsplit=1)[0] in fields:
+                self.violations[index] = (f"{place}.{path}", text)
+                if self.message.startswith(path):
+                    self.message = f"{place}.{self.message}"
 
     def status(self) -> status_pb2.Status:
         """The error as a client gets it: ErrorInfo always, BadRequest and RetryInfo where they apply."""
@@ -149,6 +158,16 @@ class Unauthenticated(Failure):
     """No valid credential came with the call."""
 
     code = grpc.StatusCode.UNAUTHENTICATED
+
+
+def invalid(field: str, message: str, reason: Reason.ValueType = Reason.REASON_FIELD_INVALID) -> Invalid:
+    """What is wrong with a field, whatever the state of the records. ``message`` reads on after the field's name."""
+    return Invalid(reason, f"{field}: {message}", violations=[(field, message)])
+
+
+def not_now(field: str, message: str, reason: Reason.ValueType) -> Precondition:
+    """What is wrong with a field as the records stand."""
+    return Precondition(reason, f"{field}: {message}", violations=[(field, message)])
 
 
 _BY_CODE: dict[int, type[Failure]] = {

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
 from google.protobuf.message import Message
-from sqlalchemy import Text, bindparam, func, select, text, tuple_
+from sqlalchemy import Select, Table, Text, bindparam, func, select, text, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from chassis.db import Tx
@@ -50,17 +51,8 @@ async def claim(tx: Tx, resource: str, keys: Sequence[Key]) -> dict[Key, list[UU
         return {}
     values = [f"{key.kind}\t{key.value}" for key in keys]
     await tx.rows(_LOCK, {"space": f"{tx.tenant}\t{resource}", "buckets": _BUCKETS, "values": values})
-    table = tx.schema.natural_keys
-    wanted = select(
-        func.unnest(bindparam("kinds", type_=ARRAY(Text))).label("kind"),
-        func.unnest(bindparam("values", type_=ARRAY(Text))).label("value"),
-    ).subquery()
     rows = await tx.rows(
-        select(table.c.kind, table.c.value, table.c.id, table.c.exclusive).where(
-            table.c.tenant_id == bindparam("tenant"),
-            table.c.resource == bindparam("resource"),
-            tuple_(table.c.kind, table.c.value).in_(select(wanted.c.kind, wanted.c.value)),
-        ),
+        _holders(tx.schema.natural_keys),
         {
             "resource": resource,
             "kinds": [key.kind for key in keys],
@@ -71,3 +63,16 @@ async def claim(tx: Tx, resource: str, keys: Sequence[Key]) -> dict[Key, list[UU
     for row in rows:
         found.setdefault(Key(row.kind, row.value, row.exclusive), []).append(row.id)
     return found
+
+
+@cache
+def _holders(table: Table) -> Select[Any]:
+    wanted = select(
+        func.unnest(bindparam("kinds", type_=ARRAY(Text))).label("kind"),
+        func.unnest(bindparam("values", type_=ARRAY(Text))).label("value"),
+    ).subquery()
+    return select(table.c.kind, table.c.value, table.c.id, table.c.exclusive).where(
+        table.c.tenant_id == bindparam("tenant"),
+        table.c.resource == bindparam("resource"),
+        tuple_(table.c.kind, table.c.value).in_(select(wanted.c.kind, wanted.c.value)),
+    )

@@ -12,14 +12,15 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, ClassVar, Final, TypeVar
 from uuid import UUID
 
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
 from opentelemetry.trace import SpanKind
-from sqlalchemy import bindparam, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Select, Table, bindparam, select
+from sqlalchemy.dialects.postgresql import Insert, insert
 
 from chassis import context, contract, telemetry
 from chassis.checks import check, check_required
@@ -36,6 +37,7 @@ from chassis.errors import (
     Invalid,
     Reason,
     Unimplemented,
+    invalid,
 )
 from chassis.resource import Record, Resource
 from chassis.settings import Settings
@@ -283,24 +285,12 @@ class IdempotencyKey:
 
     async def look_up(self, tx: Tx) -> bytes | None:
         """The first answer, or None. Raises Invalid, REQUEST_ID_REUSED, where another message used the id."""
-        table = tx.schema.idempotency
-        rows = await tx.rows(
-            select(table.c.digest, table.c.response).where(
-                table.c.tenant_id == bindparam("tenant"),
-                table.c.principal_id == bindparam("principal_id"),
-                table.c.method == bindparam("method"),
-                table.c.request_id == bindparam("request_id"),
-                table.c.expire_time > bindparam("now"),
-            ),
-            {**self._named(), "now": await tx.now()},
-        )
+        rows = await tx.rows(_look_up(tx.schema.idempotency), {**self._named(), "now": await tx.now()})
         if not rows:
             return None
         if rows[0].digest != self.digest:
-            raise Invalid(
-                Reason.REASON_REQUEST_ID_REUSED,
-                "request_id: it was used with another message; take a new one",
-                violations=[("request_id", "it was used with another message; take a new one")],
+            raise invalid(
+                "request_id", "it was used with another message; take a new one", Reason.REASON_REQUEST_ID_REUSED
             )
         return bytes(rows[0].response)
 
@@ -309,18 +299,13 @@ class IdempotencyKey:
 
         Raises Aborted where a call with the same id was faster; the caller then looks its answer up.
         """
-        table = tx.schema.idempotency
-        row = insert(table).values(tenant_id=bindparam("tenant"))
-        written = {name: row.excluded[name] for name in ("digest", "response", "expire_time")}
         stored = await tx.execute(
-            row.on_conflict_do_update(
-                index_elements=table.primary_key, set_=written, where=table.c.expire_time <= bindparam("now")
-            ),
+            _store(tx.schema.idempotency),
             {
-                **self._named(),
-                "digest": self.digest,
-                "response": response.SerializeToString(deterministic=True),
-                "expire_time": now + IDEMPOTENCY_LIFE,
+                **{f"the_{name}": value for name, value in self._named().items()},
+                "the_digest": self.digest,
+                "the_response": response.SerializeToString(deterministic=True),
+                "the_expire_time": now + IDEMPOTENCY_LIFE,
                 "now": now,
             },
         )
@@ -329,6 +314,28 @@ class IdempotencyKey:
 
     def _named(self) -> dict[str, Any]:
         return {"principal_id": self.principal, "method": self.method, "request_id": self.request_id}
+
+
+@cache
+def _look_up(table: Table) -> Select[Any]:
+    return select(table.c.digest, table.c.response).where(
+        table.c.tenant_id == bindparam("tenant"),
+        table.c.principal_id == bindparam("principal_id"),
+        table.c.method == bindparam("method"),
+        table.c.request_id == bindparam("request_id"),
+        table.c.expire_time > bindparam("now"),
+    )
+
+
+@cache
+def _store(table: Table) -> Insert:
+    names = ("principal_id", "method", "request_id", "digest", "response", "expire_time")
+    row = insert(table).values(tenant_id=bindparam("tenant"), **{name: bindparam(f"the_{name}") for name in names})
+    return row.on_conflict_do_update(
+        index_elements=table.primary_key,
+        set_={name: row.excluded[name] for name in ("digest", "response", "expire_time")},
+        where=table.c.expire_time <= bindparam("now"),
+    )
 
 
 def idempotency_key(request: Any, method: contract.Method, call: Call) -> IdempotencyKey | None:

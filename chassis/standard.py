@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, Final
 
 from crm.type.v1.common_pb2 import Outcome
@@ -12,7 +13,7 @@ from sqlalchemy import bindparam, select
 
 from chassis import contract, masks
 from chassis.checks import check, check_required, clear_output_only
-from chassis.errors import Failure, Invalid, Precondition, Reason
+from chassis.errors import Failure, Invalid, Precondition, Reason, invalid
 from chassis.query import condition, page_of, parse_order
 from chassis.resource import Record, Resource
 from chassis.rows import moment, timestamp
@@ -124,11 +125,21 @@ class Standard:
             response.next_page_token = page.next_token(order.values(rows[page.size - 1]._mapping))
         return response  # type: ignore[no-any-return]
 
+    @contextlib.contextmanager
+    def _placed(self) -> Iterator[None]:
+        """Says of what is wrong with a record's field where in the request that field stands."""
+        try:
+            yield
+        except Failure as failure:
+            failure.within(self.field, contract.descriptor_of(self.resource.message).fields_by_name)
+            raise
+
     async def create(self, request: Any, tx: Work) -> Message:
         """Makes one record."""
         record = self._resource_in(request)
         clear_output_only(record)
-        return await self._create(request, record, tx, claimed=False)
+        with self._placed():
+            return await self._create(request, record, tx, claimed=False)
 
     async def _create(self, request: Any, record: Any, tx: Work, *, claimed: bool) -> Message:
         occur_time = request.occur_time if request.HasField("occur_time") else None
@@ -141,7 +152,8 @@ class Standard:
         if not patch.id:
             raise _required(f"{self.field}.id")
         record = await tx.lock(self.resource, patch.id, patch.etag)
-        return await self._update(request, record, tx)
+        with self._placed():
+            return await self._update(request, record, tx)
 
     async def _update(self, request: Any, record: Record[Any], tx: Work) -> Message:
         patch = self._resource_in(request)
@@ -309,12 +321,7 @@ class Standard:
         for index, item in enumerate(request.requests):
             for name in ("request_id", "validate_only"):
                 if name in item.DESCRIPTOR.fields_by_name and getattr(item, name):
-                    path = f"requests[{index}].{name}"
-                    raise Invalid(
-                        Reason.REASON_FIELD_INVALID,
-                        f"{path}: it belongs to the whole batch",
-                        violations=[(path, "it belongs to the whole batch")],
-                    )
+                    raise invalid(f"requests[{index}].{name}", "it belongs to the whole batch")
         return request.requests
 
     async def _each(
@@ -330,7 +337,8 @@ class Standard:
             result = response.results.add()
             mark = tx.changed
             try:
-                record, outcome = await one(item, index)
+                with self._placed():
+                    record, outcome = await one(item, index)
             except Failure as failure:
                 tx.forget_since(mark)
                 named = _in_batch(failure, index)
@@ -354,7 +362,7 @@ def _only(record: Message, wanted: frozenset[str] | None) -> Message:
 def _check_size(count: int, field: str) -> None:
     if not 1 <= count <= MAX_BATCH:
         message = f"a batch has 1 to {MAX_BATCH} items, not {count}"
-        raise Invalid(Reason.REASON_FIELD_INVALID, f"{field}: {message}", violations=[(field, message)])
+        raise invalid(field, message)
 
 
 def _well_formed(ids: Iterable[str]) -> list[str]:
@@ -384,7 +392,7 @@ def check_required_shallow(item: Message, field: str) -> None:
 
 
 def _required(path: str) -> Invalid:
-    return Invalid(Reason.REASON_FIELD_REQUIRED, f"{path}: it is required", violations=[(path, "it is required")])
+    return invalid(path, "it is required", Reason.REASON_FIELD_REQUIRED)
 
 
 def _in_batch(failure: Failure, index: int) -> Failure:

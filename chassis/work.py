@@ -19,7 +19,7 @@ from sqlalchemy import bindparam, delete, insert
 from chassis import context, contract, ids, telemetry
 from chassis.checks import check_required
 from chassis.db import Tx
-from chassis.errors import Aborted, AlreadyExists, Denied, Invalid, Precondition, Reason
+from chassis.errors import Aborted, AlreadyExists, Denied, Invalid, Precondition, Reason, invalid
 from chassis.keys import Key, claim
 from chassis.resource import Record, Resource
 from chassis.rows import etag, moment, timestamp
@@ -187,11 +187,7 @@ class Work(View):
             return now
         given = moment(occur_time) if isinstance(occur_time, Timestamp) else occur_time
         if given > now + CLOCK_TOLERANCE:
-            raise Invalid(
-                Reason.REASON_TIME_INVALID,
-                "occur_time: it lies in the future",
-                violations=[("occur_time", "it lies in the future")],
-            )
+            raise invalid("occur_time", "it lies in the future", Reason.REASON_TIME_INVALID)
         permission = f"{resource.kind.plural}.backdate"
         call = context.current_or_none()
         if given < now - CLOCK_TOLERANCE and call is not None and not call.caller.may(permission):

@@ -10,7 +10,7 @@ from google.protobuf.descriptor import Descriptor
 from sqlalchemy import ColumnElement, Table, and_, false, or_
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from chassis.errors import Invalid, Reason
+from chassis.errors import Invalid, Reason, invalid
 from chassis.query.operands import field_of
 from chassis.rows import Row
 
@@ -81,4 +81,4 @@ def parse_order(text: str, resource: Descriptor, table: Table) -> Order:
 
 
 def _invalid(message: str) -> Invalid:
-    return Invalid(Reason.REASON_ORDER_INVALID, f"order_by: {message}", violations=[("order_by", message)])
+    return invalid("order_by", message, Reason.REASON_ORDER_INVALID)

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
-from chassis.errors import Invalid, Reason
+from chassis.errors import Invalid, Reason, invalid
 from chassis.tokens import Sealer
 
 DEFAULT_SIZE: Final = 50
@@ -40,11 +40,7 @@ def page_of(sealer: Sealer, page_size: int, page_token: str, query: Sequence[obj
     (PAGE_TOKEN_INVALID).
     """
     if page_size < 0:
-        raise Invalid(
-            Reason.REASON_FIELD_INVALID,
-            "page_size: it cannot be negative; 0 means 50",
-            violations=[("page_size", "it cannot be negative; 0 means 50")],
-        )
+        raise invalid("page_size", "it cannot be negative; 0 means 50")
     size = min(page_size or DEFAULT_SIZE, MAX_SIZE)
     digest = hashlib.sha256(json.dumps([str(each) for each in query]).encode()).hexdigest()[:24]
     after = _open(sealer, page_token, digest) if page_token else None
@@ -63,7 +59,7 @@ def _open(sealer: Sealer, token: str, digest: str) -> list[Any]:
 
 
 def _invalid(message: str) -> Invalid:
-    return Invalid(Reason.REASON_PAGE_TOKEN_INVALID, f"page_token: {message}", violations=[("page_token", message)])
+    return invalid("page_token", message, Reason.REASON_PAGE_TOKEN_INVALID)
 
 
 def _write(value: Any) -> Any:

@@ -51,6 +51,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("part")
         command.add_argument("--signal", default=signal_name, help=f"default {signal_name}")
     commands.add_parser("release", help="start what is held, and wait until all is ready")
+    rebuild = commands.add_parser("rebuild", help="make a projection again from the ledgers")
+    rebuild.add_argument("projection", choices=sorted(control.PROJECTIONS))
     commands.add_parser("wipe-nats", help="delete NATS's store and start it again")
     return parser
 
@@ -60,6 +62,8 @@ def _command(arguments: argparse.Namespace, state: State) -> int:
         return _detach(state, arguments.replicas) if arguments.detach else asyncio.run(_up(state, arguments.replicas))
     if arguments.command == "logs":
         return _logs(state, arguments.part, follow=not arguments.no_follow)
+    if arguments.command == "rebuild":
+        return control.rebuild(state, arguments.projection)
     if arguments.command in PART_COMMANDS:
         signal_name = arguments.signal.upper().removeprefix("SIG")
         PART_COMMANDS[arguments.command](state, arguments.part, signal.Signals[f"SIG{signal_name}"])

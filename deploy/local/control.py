@@ -177,6 +177,30 @@ def _unready(state: State) -> list[str]:
     return [name for name in running["supervisor"]["parts"] if not running.get(name, {}).get("ready")]
 
 
+# Each projection with the kind of process that keeps it and the module that makes it again.
+PROJECTIONS = {"timeline": ("activities", "services.activities.rebuild")}
+
+
+def rebuild(state: State, projection: str) -> int:
+    """Make a projection again from the ledgers while the platform runs; the exit code of the work."""
+    kind, module = PROJECTIONS[projection]
+    if not state.env_file.exists():
+        raise NotRunning(f"no platform runs in {state.root}")
+    told = state.env()
+    prefix = f"RAPPORT_{kind.upper()}_"
+    ours = {
+        "RAPPORT_DATABASE_URL": told[f"{prefix}DATABASE_URL"],
+        "RAPPORT_WORKER_DATABASE_URL": told[f"{prefix}WORKER_DATABASE_URL"],
+        "RAPPORT_SIGNING_KEY_FILE": str(state.key(f"{kind}.pem")),
+        "RAPPORT_TRUST_FILE": str(state.key("trust.json")),
+        "RAPPORT_TOKEN_KEY_FILE": str(state.key("token.key")),
+        "PYTHONPATH": f"{CHECKOUT}{os.pathsep}{CHECKOUT / 'gen'}",
+    }
+    return subprocess.run(
+        [sys.executable, "-m", module], check=False, cwd=CHECKOUT, env=os.environ | told | ours
+    ).returncode
+
+
 def status(state: State) -> str:
     """A table of what runs."""
     lines = [

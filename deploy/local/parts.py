@@ -124,7 +124,7 @@ class Plan:
                 orphan_signal=signal.SIGINT,
                 user=self.install.user,
             ),
-            Part("nats", "nats", [nats.binary(), "-c", str(config)], self.nats_port),
+            Part("nats", "nats", [nats.binary(), "-c", str(config)], self.nats_port, env=self.common_env() | nats.ENV),
             Part(
                 "traces",
                 "traces",

@@ -9,7 +9,7 @@ from sqlalchemy import bindparam, delete, insert
 
 from chassis import context, ids
 from chassis.checks import clear_output_only
-from chassis.errors import Invalid, Reason
+from chassis.errors import invalid
 from chassis.resource import Resource
 from chassis.rows import moment, timestamp
 from chassis.service import Service
@@ -27,18 +27,18 @@ async def prepare(work: Work, key: pb.ApiKey, before: pb.ApiKey | None) -> None:
         new = key.scopes if before is None else set(key.scopes) - set(before.scopes)
         scopes.check(new, call.caller)
     if not key.scopes:
-        raise _invalid("api_key.scopes", "must hold at least one permission")
+        raise invalid("scopes", "it must hold at least one permission")
     was = before or pb.ApiKey()
     if (
         key.HasField("expire_time")
         and key.expire_time != was.expire_time
         and moment(key.expire_time) <= await work.now()
     ):
-        raise _invalid("api_key.expire_time", "lies in the past; delete the key to end it at once")
+        raise invalid("expire_time", "it lies in the past; delete the key to end it at once")
     if key.user_id and key.user_id != was.user_id:
         user = Users.resource.uuid(key.user_id)
         if not await work.rows(Users.resource.read_one, {"id": user}):
-            raise _invalid("api_key.user_id", "there is no such user")
+            raise invalid("user_id", "there is no such user")
 
 
 _ADMIT = insert(credentials).values(
@@ -88,7 +88,3 @@ def without_secret(key: pb.ApiKey) -> pb.ApiKey:
     shown.CopyFrom(key)
     shown.ClearField("secret")
     return shown
-
-
-def _invalid(place: str, what: str) -> Invalid:
-    return Invalid(Reason.REASON_FIELD_INVALID, f"{place}: {what}", violations=[(place, what)])

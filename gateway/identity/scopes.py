@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from chassis.context import Caller
 from chassis.contract import load
-from chassis.errors import Denied, Invalid, Reason
+from chassis.errors import Denied, Reason, invalid
 
 _SCOPE = re.compile(r"([a-z_]+)\.([a-z_.]+|\*)")
 
@@ -16,10 +16,9 @@ _SCOPE = re.compile(r"([a-z_]+)\.([a-z_.]+|\*)")
 def check(scopes: Iterable[str], maker: Caller) -> None:
     """Raises Invalid for a scope that means nothing, Denied for one that goes beyond the maker's own."""
     for index, scope in enumerate(scopes):
-        place = f"api_key.scopes[{index}]"
+        place = f"scopes[{index}]"
         if scope != "*" and not _is_known(scope):
-            what = "is no permission; it looks like 'deals.read', 'deals.*' or '*'"
-            raise Invalid(Reason.REASON_FIELD_INVALID, f"{place}: {what}", violations=[(place, what)])
+            raise invalid(place, "it is no permission; one looks like 'deals.read', 'deals.*' or '*'")
         if not _covers(maker, scope):
             text = f"{place}: a key cannot give '{scope}', which its maker does not have"
             raise Denied(Reason.REASON_PERMISSION_DENIED, text, metadata={"permission": scope})

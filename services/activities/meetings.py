@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
-
 from crm.activities.v1 import meeting_pb2 as pb
 
-from chassis.errors import Invalid, Precondition, Reason
+from chassis.checks import check_time_zone
+from chassis.errors import Precondition, Reason, invalid
 from chassis.resource import Record, Resource
 from chassis.rows import moment
 from chassis.service import Service
@@ -19,20 +18,9 @@ async def prepare(_work: Work, meeting: pb.Meeting, before: pb.Meeting | None) -
     if before is None:
         meeting.status = pb.MEETING_STATUS_SCHEDULED
     if meeting.HasField("end_time") and moment(meeting.end_time) < moment(meeting.start_time):
-        message = "it lies before start_time"
-        raise Invalid(Reason.REASON_TIME_INVALID, f"end_time: {message}", violations=[("end_time", message)])
+        raise invalid("end_time", "it lies before start_time", Reason.REASON_TIME_INVALID)
     if meeting.time_zone:
-        _check_time_zone(meeting.time_zone)
-
-
-def _check_time_zone(name: str) -> None:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        message = "it is no IANA time zone, such as 'America/Sao_Paulo'"
-        raise Invalid(
-            Reason.REASON_FIELD_INVALID, f"time_zone: {message}", violations=[("time_zone", message)]
-        ) from error
+        check_time_zone(meeting.time_zone)
 
 
 meetings: Resource[pb.Meeting] = Resource(pb.Meeting, tables.meetings, prepare=prepare)

@@ -8,7 +8,7 @@ from typing import Any
 from crm.contacts.v1 import affiliation_pb2 as pb
 from google.type.date_pb2 import Date
 
-from chassis.errors import Invalid, Precondition, Reason
+from chassis.errors import Reason, invalid, not_now
 from chassis.keys import Key
 from chassis.resource import Resource
 from chassis.service import Service
@@ -24,8 +24,7 @@ async def prepare(work: Work, affiliation: pb.Affiliation, before: pb.Affiliatio
         affiliation.display_name = affiliation.role or "affiliation"
     dated = affiliation.HasField("end_date") and affiliation.HasField("start_date")
     if dated and _day(affiliation.end_date) < _day(affiliation.start_date):
-        message = "it lies before start_date"
-        raise Invalid(Reason.REASON_FIELD_INVALID, f"end_date: {message}", violations=[("end_date", message)])
+        raise invalid("end_date", "it lies before start_date")
     if before is None or (before.contact_id, before.company_id) != (affiliation.contact_id, affiliation.company_id):
         await _check_ends(work, affiliation)
 
@@ -37,8 +36,7 @@ async def _check_ends(work: Work, affiliation: pb.Affiliation) -> None:
     )
     for resource, field, end in ends:
         if end and end not in await work.get_many(resource, [end]):
-            message = f"there is no {resource.kind.prefix} '{end}'"
-            raise Precondition(Reason.REASON_NOT_FOUND, f"{field}: {message}", violations=[(field, message)])
+            raise not_now(field, f"there is no {resource.kind.prefix} '{end}'", Reason.REASON_NOT_FOUND)
 
 
 def _day(date: Date) -> tuple[int, int, int]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from crm.contacts.v1 import company_pb2 as pb
 
-from chassis.errors import Invalid, Reason
+from chassis.errors import invalid
 from chassis.keys import Key
 from chassis.resource import Resource
 from chassis.service import Service
@@ -25,12 +25,7 @@ def normalize(company: pb.Company) -> None:
 async def prepare(_work: Work, company: pb.Company, _before: pb.Company | None) -> None:
     """Raises Invalid where a company would belong to itself."""
     if company.parent_company_id and company.parent_company_id == company.id:
-        message = "a company cannot belong to itself"
-        raise Invalid(
-            Reason.REASON_FIELD_INVALID,
-            f"parent_company_id: {message}",
-            violations=[("parent_company_id", message)],
-        )
+        raise invalid("parent_company_id", "a company cannot belong to itself")
 
 
 def keys(company: pb.Company) -> Iterator[Key]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
-
 from crm.contacts.v1 import contact_pb2 as pb
 
+from chassis.checks import check_time_zone
 from chassis.errors import Invalid, Reason
 from chassis.resource import Resource
 from chassis.service import Service
@@ -19,7 +18,7 @@ async def prepare(_work: Work, contact: pb.Contact, _before: pb.Contact | None) 
     if not contact.display_name:
         contact.display_name = _name(contact)
     if contact.time_zone:
-        _check_time_zone(contact.time_zone)
+        check_time_zone(contact.time_zone)
 
 
 def _name(contact: pb.Contact) -> str:
@@ -34,16 +33,6 @@ def _name(contact: pb.Contact) -> str:
         return contact.external_ids[0].id
     message = "a contact needs a name, an e-mail address, a telephone number or an external id"
     raise Invalid(Reason.REASON_FIELD_REQUIRED, message, violations=[("display_name", message)])
-
-
-def _check_time_zone(name: str) -> None:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        message = "it is no IANA time zone, such as 'America/Sao_Paulo'"
-        raise Invalid(
-            Reason.REASON_FIELD_INVALID, f"time_zone: {message}", violations=[("time_zone", message)]
-        ) from error
 
 
 contacts: Resource[pb.Contact] = Resource(

@@ -11,7 +11,7 @@ import phonenumbers
 from crm.contacts.v1 import reach_pb2
 from email_validator import EmailNotValidError, validate_email
 
-from chassis.errors import Invalid, Reason
+from chassis.errors import invalid
 from chassis.keys import Key
 
 _DOMAIN = re.compile(r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]")
@@ -35,7 +35,7 @@ def email_address(text: str, field: str) -> str:
         # Whether mail arrives there is not asked: that would wait for the internet's name servers.
         return validate_email(text, check_deliverability=False, allow_smtputf8=True).normalized
     except EmailNotValidError as error:
-        raise _invalid(field, "it is no e-mail address, such as 'ana@acme.example'") from error
+        raise invalid(field, "it is no e-mail address, such as 'ana@acme.example'") from error
 
 
 def phone_number(phone: reach_pb2.PhoneNumber, field: str) -> str:
@@ -50,9 +50,9 @@ def e164(text: str, region: str | None, field: str) -> str:
         number = phonenumbers.parse(text, region)
     except phonenumbers.NumberParseException as error:
         hint = "" if region else "; without a country code it needs a region"
-        raise _invalid(field, f"it is no telephone number, such as '+5511987654321'{hint}") from error
+        raise invalid(field, f"it is no telephone number, such as '+5511987654321'{hint}") from error
     if not phonenumbers.is_possible_number(number):
-        raise _invalid(field, "no telephone number has so many digits there")
+        raise invalid(field, "no telephone number has so many digits there")
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
 
 
@@ -67,11 +67,7 @@ def domain_name(text: str, field: str) -> str:
     try:
         name = name.encode("idna").decode()
     except UnicodeError as error:
-        raise _invalid(field, "it is no domain, such as 'acme.example'") from error
+        raise invalid(field, "it is no domain, such as 'acme.example'") from error
     if not _DOMAIN.fullmatch(name):
-        raise _invalid(field, "it is no domain, such as 'acme.example'")
+        raise invalid(field, "it is no domain, such as 'acme.example'")
     return name
-
-
-def _invalid(field: str, message: str) -> Invalid:
-    return Invalid(Reason.REASON_FIELD_INVALID, f"{field}: {message}", violations=[(field, message)])

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any, Final
-from zoneinfo import available_timezones
 
 from crm.marketing.v1 import funnel_report_pb2 as pb
 
 from chassis import ids
-from chassis.errors import Invalid, Reason
+from chassis.checks import check_time_zone
+from chassis.errors import Reason, invalid
 from chassis.rows import moment
 from chassis.service import Service
 from chassis.work import View
@@ -45,20 +44,9 @@ class FunnelReports(Service, serves="crm.marketing.v1.FunnelReportService"):
 def _check_times(request: pb.GetFunnelReportRequest) -> None:
     bounded = request.HasField("start_time") and request.HasField("end_time")
     if bounded and moment(request.end_time) < moment(request.start_time):
-        raise _invalid(Reason.REASON_TIME_INVALID, "end_time", "it lies before start_time")
-    if request.time_zone and request.time_zone not in _time_zones():
-        message = "it is no IANA time zone, such as 'America/Sao_Paulo'"
-        raise _invalid(Reason.REASON_FIELD_INVALID, "time_zone", message)
-
-
-@cache
-def _time_zones() -> frozenset[str]:
-    """The names that mean the same here and in the database."""
-    return frozenset(available_timezones() | {"UTC"}) - {"localtime"}
-
-
-def _invalid(reason: Reason.ValueType, field: str, message: str) -> Invalid:
-    return Invalid(reason, f"{field}: {message}", violations=[(field, message)])
+        raise invalid("end_time", "it lies before start_time", Reason.REASON_TIME_INVALID)
+    if request.time_zone:
+        check_time_zone(request.time_zone)
 
 
 # ---- figures -----------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ from chassis.errors import (
     Reason,
     Unauthenticated,
     Unavailable,
+    invalid,
 )
 from chassis.resource import Record
 from chassis.rows import timestamp, uuid_of
@@ -41,7 +42,6 @@ from chassis.work import Work, check_lock
 from services.sales.customers import Customer, take_back
 from services.sales.deals import close, deals
 from services.sales.lead_records import leads
-from services.sales.refuse import invalid
 from services.sales.tables import conversions
 
 PATH: Final = "/crm.sales.v1.LeadService/ConvertLead"

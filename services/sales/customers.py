@@ -14,10 +14,9 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from chassis import ids
 from chassis.clients import Channels
-from chassis.errors import Aborted, Failure, NotFound, Precondition, Reason
+from chassis.errors import Aborted, Failure, NotFound, Precondition, Reason, not_now
 from chassis.rows import timestamp
 from services.sales.reach import complete_number
-from services.sales.refuse import not_now
 
 # The external id by which a conversion finds again what it made.
 SYSTEM: Final = "rapport.lead"

@@ -10,7 +10,7 @@ from crm.sales.v1 import deal_pb2 as pb
 from crm.sales.v1 import pipeline_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from chassis.errors import Precondition, Reason
+from chassis.errors import Precondition, Reason, invalid
 from chassis.resource import Record, Resource
 from chassis.rows import moment, timestamp
 from chassis.service import Service
@@ -18,7 +18,6 @@ from chassis.work import Work
 from services.sales import tables
 from services.sales.pipelines import first_stage, open_stage, pipeline_for
 from services.sales.products import products
-from services.sales.refuse import invalid
 
 _STATES = {pb.DEAL_STATE_OPEN: "open", pb.DEAL_STATE_WON: "won", pb.DEAL_STATE_LOST: "lost"}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any, Final
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from crm.sales.v1 import deal_pb2, pipeline_pb2
 from crm.sales.v1 import pipeline_report_pb2 as pb
@@ -12,11 +11,11 @@ from sqlalchemy import Numeric, Row, Select, Subquery, Text, bindparam, case, ca
 from sqlalchemy import tuple_ as group
 
 from chassis import ids
+from chassis.checks import check_time_zone
 from chassis.rows import moment, money, uuid_of
 from chassis.service import Service
 from chassis.work import View
 from services.sales.pipelines import default_pipeline, pipelines
-from services.sales.refuse import invalid
 from services.sales.tables import deals
 
 _WON, _LOST = int(deal_pb2.DEAL_STATE_WON), int(deal_pb2.DEAL_STATE_LOST)
@@ -75,10 +74,9 @@ def _chosen(request: pb.GetPipelineReportRequest, pipeline: pipeline_pb2.Pipelin
 
 
 def _time_zone(name: str) -> str:
-    try:
-        return ZoneInfo(name or "UTC").key
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise invalid("time_zone", "it is no IANA time zone, such as 'America/Sao_Paulo'") from error
+    zone = name or "UTC"
+    check_time_zone(zone)
+    return zone
 
 
 def _figures(chosen: Subquery) -> Select[Any]:

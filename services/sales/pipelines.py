@@ -11,14 +11,13 @@ from crm.sales.v1 import pipeline_pb2 as pb
 from sqlalchemy import bindparam, func, select
 
 from chassis import ids
-from chassis.errors import AlreadyExists, Precondition, Reason
+from chassis.errors import AlreadyExists, Precondition, Reason, invalid
 from chassis.keys import Key, claim
 from chassis.resource import Resource
 from chassis.rows import uuid_of
 from chassis.service import Platform, Service
 from chassis.work import View, Work
 from services.sales import tables
-from services.sales.refuse import invalid
 
 # What a tenant has from the start (crm/sales/v1/pipeline.proto).
 _FIRST: Final = (

@@ -225,6 +225,8 @@ def test_contacts_are_linked_to_their_companies(rapport: Rapport, tmp_path: Path
 def test_an_interrupted_import_goes_on_where_it_was(
     rapport: Rapport, tmp_path: Path, tenant: Client, platform: Running
 ) -> None:
+    # A shell's background job hands SIGINT down ignored; the program is started as from a terminal.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     rows = 2_000
     (tmp_path / "leads.csv").write_text("id,source\n" + "".join(f"{number},web\n" for number in range(rows)))
     program, environment = command(tenant, platform)

@@ -164,6 +164,38 @@ def funnel_when_complete(client: Client) -> dict[str, Any]:
     return found
 
 
+def rows_in(platform: Running, client: Client, table: str) -> int:
+    return int(platform.rows("sales", client.tenant, f"SELECT count(*) AS n FROM {table}")[0]["n"])
+
+
+def _has(platform: Running, client: Client, table: str, count: int) -> bool:
+    return rows_in(platform, client, table) >= count
+
+
+# The store goes first: every event of the platform is published again, so the fewer there are the better.
+DISTURBANCES: dict[str, Callable[[Running], None]] = {
+    "NATS loses its store": lambda platform: control.wipe_nats(platform.state),
+    "NATS is killed": lambda platform: control.restart(platform.state, "nats", signal.SIGKILL),
+    "a service is killed": lambda platform: control.kill(platform.state, "sales"),
+}
+
+
+@pytest.mark.parametrize("disturb", DISTURBANCES.values(), ids=DISTURBANCES)
+def test_a_fault_in_the_middle_changes_no_figure(platform: Running, disturb: Callable[[Running], None]) -> None:
+    client = platform.tenant("Disturbed")
+    for command in leads(HEADING):
+        running = start(platform, client, command)
+        table, enough = ("deals", 200) if "closed_deals" in command else ("leads", 2000)
+        until(functools.partial(_has, platform, client, table, enough), "the import is under way", every_s=0.2)
+        disturb(platform)
+        finish(running)
+    check_funnel(funnel_when_complete(client))
+    assert rows_in(platform, client, "leads") == 8000
+    assert rows_in(platform, client, "deals") == 842
+    until(lambda: entries_match_ledgers(platform, client), "the timeline holds each change once", PATIENCE_S, EVERY_S)
+    control.wait_ready(platform.state)
+
+
 @pytest.fixture(scope="module")
 def imported(platform: Running) -> tuple[Running, Client]:
     """A tenant into which every command of the README was run, in its order."""
@@ -232,34 +264,3 @@ def test_the_same_import_again_makes_nothing_new(imported: tuple[Running, Client
     for command in (leads(HEADING)[0], pipeline(HEADING)[-1]):
         assert " 0 created, 0 updated," in run(platform, client, command)
     assert {each: platform.rows(each, client.tenant, count) for each in before} == before
-
-
-def rows_in(platform: Running, client: Client, table: str) -> int:
-    return int(platform.rows("sales", client.tenant, f"SELECT count(*) AS n FROM {table}")[0]["n"])
-
-
-def _has(platform: Running, client: Client, table: str, count: int) -> bool:
-    return rows_in(platform, client, table) >= count
-
-
-DISTURBANCES: dict[str, Callable[[Running], None]] = {
-    "NATS is killed": lambda platform: control.restart(platform.state, "nats", signal.SIGKILL),
-    "NATS loses its store": lambda platform: control.wipe_nats(platform.state),
-    "a service is killed": lambda platform: control.kill(platform.state, "sales"),
-}
-
-
-@pytest.mark.parametrize("disturb", DISTURBANCES.values(), ids=DISTURBANCES)
-def test_a_fault_in_the_middle_changes_no_figure(platform: Running, disturb: Callable[[Running], None]) -> None:
-    client = platform.tenant("Disturbed")
-    for command in leads(HEADING):
-        running = start(platform, client, command)
-        table, enough = ("deals", 200) if "closed_deals" in command else ("leads", 2000)
-        until(functools.partial(_has, platform, client, table, enough), "the import is under way", every_s=0.2)
-        disturb(platform)
-        finish(running)
-    check_funnel(funnel_when_complete(client))
-    assert rows_in(platform, client, "leads") == 8000
-    assert rows_in(platform, client, "deals") == 842
-    until(lambda: entries_match_ledgers(platform, client), "the timeline holds each change once", PATIENCE_S, EVERY_S)
-    control.wait_ready(platform.state)

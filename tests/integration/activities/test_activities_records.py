@@ -127,18 +127,18 @@ async def test_a_meeting_does_not_end_before_it_begins(activities: Activities) -
     early = meeting_pb2.Meeting(title="Demo", start_time=timestamp(START))
     early.end_time.CopyFrom(timestamp(START - timedelta(seconds=1)))
     request = meeting_pb2.CreateMeetingRequest(meeting=early)
-    assert (await refusal(activities, "MeetingService/CreateMeeting", request)).violations[0][0] == "end_time"
+    assert (await refusal(activities, "MeetingService/CreateMeeting", request)).violations[0][0] == "meeting.end_time"
 
     meeting = await create_meeting(activities, end_time=timestamp(START))
     later = timestamp(START + timedelta(hours=1))
     moved = meeting_pb2.UpdateMeetingRequest(meeting=meeting_pb2.Meeting(id=meeting.id, start_time=later))
-    assert (await refusal(activities, "MeetingService/UpdateMeeting", moved)).violations[0][0] == "end_time"
+    assert (await refusal(activities, "MeetingService/UpdateMeeting", moved)).violations[0][0] == "meeting.end_time"
 
 
 async def test_a_meeting_has_a_time_zone_that_exists(activities: Activities) -> None:
     wrong = meeting_pb2.Meeting(title="Demo", start_time=timestamp(START), time_zone="Mars/Olympus")
     request = meeting_pb2.CreateMeetingRequest(meeting=wrong)
-    assert (await refusal(activities, "MeetingService/CreateMeeting", request)).violations[0][0] == "time_zone"
+    assert (await refusal(activities, "MeetingService/CreateMeeting", request)).violations[0][0] == "meeting.time_zone"
 
 
 @pytest.mark.parametrize(

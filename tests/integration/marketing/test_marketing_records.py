@@ -31,7 +31,7 @@ async def test_a_campaign_does_not_end_before_it_begins(marketing: Marketing) ->
     start, end = timestamp(NOON), timestamp(NOON - timedelta(seconds=1))
     with pytest.raises(Invalid) as refused:
         await create_campaign(marketing, start_time=start, end_time=end)
-    assert refused.value.violations[0][0] == "end_time"
+    assert refused.value.violations[0][0] == "campaign.end_time"
     assert (await create_campaign(marketing, start_time=start, end_time=start)).end_time == start
 
 
@@ -61,7 +61,7 @@ async def test_a_touch_belongs_to_a_campaign_that_exists(marketing: Marketing) -
     assert touch.campaign_id == campaign.id
     with pytest.raises(Precondition) as refused:
         await create_touch(marketing, campaign_id=ids.new("campaign"))
-    assert refused.value.violations[0][0] == "campaign_id"
+    assert refused.value.violations[0][0] == "touch.campaign_id"
 
     other = Marketing(marketing.platform, marketing.server)
     with pytest.raises(Precondition):
