@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
 
 from google.protobuf.message import Message
@@ -17,12 +17,10 @@ from chassis.errors import Invalid, NotFound, Reason
 from chassis.keys import Key, keys_of
 from chassis.rows import Codec
 
-if TYPE_CHECKING:
-    from chassis.work import Work
-
 M = TypeVar("M", bound=Message)
 
-Prepare = Callable[["Work", M, "M | None"], Awaitable[None]]
+# Gets the unit of work (chassis/work.py, which stands on this room), the record as it will be, and as it was.
+Prepare = Callable[[Any, M, M | None], Awaitable[None]]
 
 
 class Resource(Generic[M]):
