@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import random
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
@@ -11,13 +14,15 @@ from opentelemetry.trace import SpanKind
 
 from chassis import context, contract, telemetry
 from chassis.context import Caller
-from chassis.errors import DeadlineExceeded, Reason, Unavailable, from_rpc_error
+from chassis.errors import Cancelled, DeadlineExceeded, Reason, Unavailable, from_rpc_error
 from chassis.settings import Settings
 from chassis.tokens import Signer
 
 R = TypeVar("R")
 # Each hop leaves the caller this much to answer in, in seconds.
 HOP_MARGIN_S: Final = 0.02
+# The pauses before a call that found nobody is made again.
+_AGAIN_S: Final = (0.05, 0.2, 0.6)
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 # An answer may be a page of a thousand records.
 MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
@@ -50,7 +55,7 @@ class Channels:
                 raise Unavailable(Reason.REASON_UNAVAILABLE, f"RAPPORT_{kind.upper()}_ADDRESS is not set")
             target = address if "://" in address or address.startswith("dns:") else f"ipv4:{address}"
             self._channels[kind] = grpc.aio.insecure_channel(
-                target, options=[*_OPTIONS, ("grpc.service_config", _service_config(kind))]
+                target, options=[*_OPTIONS, ("grpc.service_config", _SERVICE_CONFIG)]
             )
         return self._channels[kind]
 
@@ -64,12 +69,14 @@ class Channels:
         timeout_s: float | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> bytes:
-        """Calls a method on raw bytes. Raises the Failure that the service answered with, or Unavailable."""
+        """Calls a method on raw bytes, again where nobody answered and a repetition can do no harm.
+
+        Raises the Failure that the service answered with, or Unavailable.
+        """
         call = context.current_or_none()
         who = caller or _on_behalf(call, self._signer.kind)
         left = timeout_s if timeout_s is not None else (call.remaining_s() - HOP_MARGIN_S if call else 10.0)
-        if left <= 0:
-            raise DeadlineExceeded(Reason.REASON_DEADLINE_EXCEEDED, "no time was left to ask another service")
+        end = time.monotonic() + left
         with telemetry.span(path.lstrip("/"), kind=SpanKind.CLIENT, attributes={"rpc.system": "grpc", "server": kind}):
             sent = [
                 ("authorization", f"Bearer {self._signer.token(kind, who)}"),
@@ -77,11 +84,24 @@ class Channels:
                 ("rapport-request-id", call.request_id if call else ""),
                 *(metadata or {}).items(),
             ]
-            try:
-                method: Any = self.channel(kind).unary_unary(path)
-                return bytes(await method(request, timeout=left, metadata=grpc.aio.Metadata(*sent)))
-            except grpc.aio.AioRpcError as error:
-                raise from_rpc_error(error) from None
+            for pause_s in _AGAIN_S:
+                try:
+                    return await self._once(kind, path, request, sent, end)
+                except (Unavailable, Cancelled):
+                    if end - time.monotonic() < 2 * pause_s or not _may_repeat(path, request):
+                        raise
+                await asyncio.sleep(random.uniform(0.5, 1) * pause_s)
+            return await self._once(kind, path, request, sent, end)
+
+    async def _once(self, kind: str, path: str, request: bytes, sent: list[tuple[str, str]], end: float) -> bytes:
+        left = end - time.monotonic()
+        if left <= 0:
+            raise DeadlineExceeded(Reason.REASON_DEADLINE_EXCEEDED, "no time was left to ask another service")
+        try:
+            method: Any = self.channel(kind).unary_unary(path)
+            return bytes(await method(request, timeout=left, metadata=grpc.aio.Metadata(*sent)))
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from None
 
     async def call(
         self, path: str, request: Any, response: Callable[[bytes], R], *, kind: str | None = None,
@@ -111,28 +131,13 @@ def _on_behalf(call: context.Call | None, kind: str) -> Caller:
     return Caller(who.tenant, who.principal, who.scopes, issuer=kind, act="" if kind == "gateway" else kind)
 
 
-def _service_config(kind: str) -> str:
-    """round_robin with health checks, and retries where a repetition can do no harm: reads.
+def _may_repeat(path: str, request: bytes) -> bool:
+    """Whether a call may be made twice: it reads, or it carries a request id."""
+    method = contract.load().methods[path]
+    return not method.writes or bool(getattr(method.request.FromString(request), "request_id", ""))
 
-    Writes that carry a request id are repeated by their callers, who know that they carry one.
-    """
-    reads = [
-        {"service": method.service, "method": method.name}
-        for method in contract.load().methods.values()
-        if not method.writes and not method.streams and (method.home == kind or method.internal)
-    ]
-    retry = {
-        "maxAttempts": 3,
-        "initialBackoff": "0.05s",
-        "maxBackoff": "0.5s",
-        "backoffMultiplier": 2,
-        "retryableStatusCodes": ["UNAVAILABLE"],
-    }
-    return json.dumps(
-        {
-            "loadBalancingConfig": [{"round_robin": {}}],
-            "healthCheckConfig": {"serviceName": ""},
-            "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
-            "methodConfig": [{"name": reads, "retryPolicy": retry}] if reads else [],
-        }
-    )
+
+# round_robin with health checks. Calls are repeated by `unary`, which knows those that carry a request id.
+_SERVICE_CONFIG: Final = json.dumps(
+    {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}}
+)

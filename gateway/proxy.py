@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping
@@ -23,12 +22,10 @@ from chassis.context import Call, Caller
 from chassis.contract import Method, load
 from chassis.errors import (
     DETAILS_KEY,
-    Cancelled,
     Denied,
     Failure,
     Invalid,
     Reason,
-    Unavailable,
     Unimplemented,
 )
 from chassis.service import DEFAULT_DEADLINE_S, MAX_DEADLINE_S, Server, StartupError
@@ -40,8 +37,6 @@ TRACE_KEY = "x-trace-id"
 REPLAY_KEY = "x-replay-id"
 _INTERNAL = "/crm.internal."
 _GRACE_S = 15.0
-# The pauses before a call that found nobody is made again.
-_AGAIN_S = (0.05, 0.2, 0.6)
 _HEALTH_S = 1.0
 _OPTIONS = [
     ("grpc.so_reuseport", 0),
@@ -75,18 +70,7 @@ class Proxy:
             if method.home == "gateway":
                 metadata = {"traceparent": telemetry.traceparent(), "rapport-request-id": request_id}
                 return await self._server.handle(method.path, request, metadata, limit, caller=caller)
-            return await self._ask(method, request, call)
-
-    async def _ask(self, method: Method, request: bytes, call: Call) -> bytes:
-        """Asks a service, again where it went away and a repetition can do no harm."""
-        for delay_s in _AGAIN_S:
-            try:
-                return await self._channels.unary(method.home, method.path, request)
-            except (Unavailable, Cancelled):
-                if call.remaining_s() < 2 * delay_s or not _may_repeat(method, request):
-                    raise
-            await asyncio.sleep(random.uniform(0.5, 1) * delay_s)
-        return await self._channels.unary(method.home, method.path, request)
+            return await self._channels.unary(method.home, method.path, request)
 
     def subscribe(
         self, method: Method, request: bytes, caller: Caller, recheck: Any, last_event_id: str = ""
@@ -119,11 +103,6 @@ class Proxy:
             return failure.message
         serving = answer.status == health_pb2.HealthCheckResponse.SERVING
         return "" if serving else "does not serve now"
-
-
-def _may_repeat(method: Method, request: bytes) -> bool:
-    """Whether a call may be made twice: it reads, or it carries a request id."""
-    return not method.writes or bool(getattr(method.request.FromString(request), "request_id", ""))
 
 
 class GrpcDoor:
