@@ -70,7 +70,7 @@ demo: .venv gen  ## load an invented company's year through the API
 
 .PHONY: test check format contract-release
 test: .venv gen  ## run the tests (ARGS='-k timeline -x')
-	@$(PY) -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(PY) -m pytest $(ARGS)
 
 check: check-format check-lint check-types check-contract check-imports check-k8s check-dead check-spelling  ## run every check
 .PHONY: check-format check-lint check-types check-contract check-imports check-k8s check-dead check-spelling

@@ -21,10 +21,3 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield Running(state, control.up(state.root, replicas=2))
     finally:
         control.reset(state)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two workers: all that needs the running platform stays in one, so that one is started; the rest by file."""
-    for item in items:
-        on_platform = "platform" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("platform" if on_platform else str(item.path)))
