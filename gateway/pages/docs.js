@@ -11,6 +11,11 @@ function element(name, properties = {}, ...children) {
   return made;
 }
 
+// Backticks mark code, as in the contract's comments. Only text nodes are made: nothing is read as HTML.
+function prose(text) {
+  return text.split("`").map((part, index) => (index % 2 ? element("code", { textContent: part }) : part));
+}
+
 function resolve(schema) {
   if (schema.$ref) return { ...api.components.schemas[schema.$ref.split("/").pop()], named: schema.$ref.split("/").pop() };
   if (schema.allOf) return Object.assign({}, ...schema.allOf.map(resolve), { description: schema.description });
@@ -39,7 +44,7 @@ function fields(schema, depth = 0) {
     return element("tr", {},
       element("td", { textContent: name }),
       element("td", { className: "type", textContent: typeName(field) }),
-      element("td", {}, [...marks, field.description || resolve(field).description || ""].filter(Boolean).join(" · "),
+      element("td", {}, ...prose([...marks, field.description || resolve(field).description || ""].filter(Boolean).join(" · ")),
         inner.enum ? element("div", { className: "note", textContent: inner.enum.join(", ") }) : null, nested));
   });
   return element("table", {}, ...rows);
@@ -110,7 +115,7 @@ function show(id) {
   for (const link of document.querySelectorAll("nav a")) link.toggleAttribute("aria-current", link.hash === `#${id}`);
   if (!operation) {
     byId("main").replaceChildren(element("h2", { textContent: api.info.title }),
-      ...api.info.description.split("\n\n").map((text) => element("p", { textContent: text })));
+      ...api.info.description.split("\n\n").map((text) => element("p", {}, ...prose(text))));
     return;
   }
   const schema = operation.requestBody?.content["application/json"].schema;
@@ -118,7 +123,7 @@ function show(id) {
   byId("main").replaceChildren(...[
     element("h2", { textContent: operation.operationId }),
     element("p", { className: "path" }, element("span", { className: "verb", textContent: operation.verb.toUpperCase() }), ` ${operation.path}`),
-    ...operation.description.split("\n\n").map((text) => element("p", { textContent: text })),
+    ...operation.description.split("\n\n").map((text) => element("p", {}, ...prose(text))),
     element("h3", { textContent: "Try it" }), tryOut(operation),
     schema ? element("h3", { textContent: "Body" }) : null, schema ? fields(schema) : null,
     element("h3", { textContent: "Reply" }), fields(answer),
