@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from protovalidate import Validator
 
 from chassis import ids
-from chassis.contract import descriptor_of, inner, is_output_only, is_repeated, is_required, refs
+from chassis.contract import descriptor_of, inner, is_output_only, is_repeated, is_required, is_resource, refs
 from chassis.errors import Invalid, Reason, Violation, invalid
 
 _VALIDATOR: Final = Validator()
@@ -34,9 +34,12 @@ def check(message: Message, path: str = "") -> None:
         raise Invalid(Reason.REASON_FIELD_INVALID, _line(wrong), violations=wrong)
 
 
-def check_required(message: Message, path: str = "") -> None:
-    """Raises Invalid, FIELD_REQUIRED, where a field that is REQUIRED is missing, also in messages inside."""
-    if missing := list(_missing(message, path)):
+def check_required(message: Message, path: str = "", *, records: bool = True) -> None:
+    """Raises Invalid, FIELD_REQUIRED, where a field that is REQUIRED is missing, also in messages inside.
+
+    Without ``records`` the resources inside are left out: what they need is checked when they are whole.
+    """
+    if missing := list(_missing(message, path, records)):
         raise Invalid(Reason.REASON_FIELD_REQUIRED, _line(missing), violations=missing)
 
 
@@ -180,7 +183,7 @@ _SPECIAL: Final[dict[str, Any]] = {
 }
 
 
-def _missing(message: Message, path: str) -> Iterator[Violation]:
+def _missing(message: Message, path: str, records: bool) -> Iterator[Violation]:
     for field in descriptor_of(message).fields:
         if not is_required(field):
             continue
@@ -193,6 +196,9 @@ def _missing(message: Message, path: str) -> Iterator[Violation]:
         if absent:
             yield _join(path, field.name), "it is required"
     for field, value in message.ListFields():
-        if field.type == FieldDescriptor.TYPE_MESSAGE and inner(field).full_name.startswith("crm."):
-            for index, each in enumerate(value) if is_repeated(field) else ((-1, value),):
-                yield from _missing(each, _join(path, field.name) + (f"[{index}]" if index >= 0 else ""))
+        if field.type != FieldDescriptor.TYPE_MESSAGE or not inner(field).full_name.startswith("crm."):
+            continue
+        if not records and is_resource(inner(field)):
+            continue
+        for index, each in enumerate(value) if is_repeated(field) else ((-1, value),):
+            yield from _missing(each, _join(path, field.name) + (f"[{index}]" if index >= 0 else ""), records)

@@ -195,6 +195,12 @@ def inner(field: FieldDescriptor) -> Descriptor:
 
 
 @cache
+def is_resource(message: Descriptor) -> bool:
+    """Whether a message is a record with an id and a history."""
+    return bool(message.GetOptions().HasExtension(options_pb2.resource))
+
+
+@cache
 def refs(field: FieldDescriptor) -> tuple[str, ...]:
     """The id prefixes a field may point at; ``*`` for any; empty where it is no id."""
     return tuple(field.GetOptions().Extensions[options_pb2.ref])
@@ -249,7 +255,7 @@ def _method_problems(method: Method) -> Iterator[str]:
 
 
 def _message_problems(message: Descriptor) -> Iterator[str]:
-    is_input = message.name.endswith("Request") or message.GetOptions().HasExtension(options_pb2.resource)
+    is_input = message.name.endswith("Request") or is_resource(message)
     for field in message.fields:
         options = field.GetOptions()
         if field.type == FieldDescriptor.TYPE_STRING and not options.Extensions[options_pb2.personal]:

@@ -269,10 +269,6 @@ class Database:
             async with asyncio.timeout(1), self._app.connect() as connection:
                 await _driver(connection, "SELECT 1")
 
-    def checked_out(self) -> int:
-        """How many of the app role's connections are in use."""
-        return int(self._app.pool.checkedout())  # type: ignore[attr-defined]
-
     async def close(self) -> None:
         """Closes every connection."""
         await self._app.dispose()

@@ -236,7 +236,7 @@ class Server:
         if not bound.batch:
             check(request)
             if not bound.method.name.startswith("Update"):
-                check_request_required(request)
+                check_required(request, records=False)
         if bound.own_transactions:
             return await bound.handler(request, call)
         if not bound.method.writes:
@@ -356,27 +356,6 @@ def idempotency_key(request: Any, method: contract.Method, call: Call) -> Idempo
             violations=[("request_id", "it is a UUID")],
         ) from error
     return IdempotencyKey(call.caller.principal, method.path, request_id, digest)
-
-
-def check_request_required(request: Message) -> None:
-    """Raises Invalid where a request misses a field of its own; what a record needs is checked when it is whole."""
-    bare = type(request)()
-    bare.CopyFrom(request)
-    for field, _ in request.ListFields():
-        if field.message_type is not None and contract.load().by_message.get(field.message_type.full_name):
-            getattr(bare, field.name).Clear()
-            getattr(bare, field.name).SetInParent()
-    missing: list[tuple[str, str]] = []
-    try:
-        check_required(bare)
-    except Invalid as failure:
-        inside = tuple(
-            f"{field.name}." for field, _ in bare.ListFields()
-            if field.message_type is not None and contract.load().by_message.get(field.message_type.full_name)
-        )  # fmt: skip
-        missing = [each for each in failure.violations if not each[0].startswith(inside or ("\0",))]
-    if missing:
-        raise Invalid(Reason.REASON_FIELD_REQUIRED, f"{missing[0][0]}: {missing[0][1]}", violations=missing)
 
 
 def generated(full_name: str) -> Any:

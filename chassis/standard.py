@@ -298,7 +298,9 @@ class Standard:
 
         async def one(item: Any, _index: int) -> tuple[Message, int]:
             check(item)
-            check_required_shallow(item, self.field)
+            # Required fields may be left out of a record that exists; only the record itself must be there.
+            if not item.HasField(self.field):
+                raise _required(self.field)
             record = self._resource_in(item)
             self.resource.normalize(record)
             match = upsert.match(record)
@@ -383,12 +385,6 @@ def _locked(resource: Resource[Any], records: dict[str, Record[Any]], record_id:
     if record_id not in records:
         raise resource.missing(record_id)
     return records[record_id]
-
-
-def check_required_shallow(item: Message, field: str) -> None:
-    """An upsert may leave out required fields of a record that exists; only the record itself must be there."""
-    if not item.HasField(field):
-        raise _required(field)
 
 
 def _required(path: str) -> Invalid:

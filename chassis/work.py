@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from sqlalchemy import bindparam, delete, insert
@@ -402,8 +401,3 @@ def _is_set(message: Message, each: Any) -> bool:
     if each.has_presence:
         return message.HasField(each.name)
     return bool(getattr(message, each.name))
-
-
-def mask_of(paths: Iterable[str]) -> FieldMask:
-    """A field mask of these paths."""
-    return FieldMask(paths=list(paths))

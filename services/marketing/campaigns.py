@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from crm.marketing.v1 import campaign_pb2 as pb
 
-from chassis.errors import Invalid, Reason
+from chassis.errors import Reason, invalid
 from chassis.resource import Resource
 from chassis.rows import moment
 from chassis.service import Service
@@ -17,8 +17,7 @@ async def prepare(_work: Work, campaign: pb.Campaign, _before: pb.Campaign | Non
     if not campaign.HasField("start_time") or not campaign.HasField("end_time"):
         return
     if moment(campaign.end_time) < moment(campaign.start_time):
-        message = "it lies before start_time"
-        raise Invalid(Reason.REASON_TIME_INVALID, f"end_time: {message}", violations=[("end_time", message)])
+        raise invalid("end_time", "it lies before start_time", Reason.REASON_TIME_INVALID)
 
 
 campaigns: Resource[pb.Campaign] = Resource(pb.Campaign, tables.campaigns, prepare=prepare)
