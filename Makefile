@@ -66,6 +66,22 @@ rebuild: .venv gen  ## make a projection again from the ledgers (PROJECTION=time
 demo: .venv gen  ## load an invented company's year through the API
 	@$(PY) -m deploy.demo $(ARGS)
 
+# ---- speed and faults -----------------------------------------------------------------------------
+
+.PHONY: bench bench-data faults check-long
+bench: .venv gen  ## measure the platform against bare floors (FULL=1 for the whole, ARGS='--only get')
+	@$(PY) -m tests.bench $(if $(FULL),--full) $(ARGS)
+
+bench-data: .venv gen  ## fill a tenant of the running platform with invented records (ROWS=10000 of each kind)
+	@$(PY) -m tests.bench.data --rows $(or $(ROWS),10000) $(ARGS)
+
+faults: .venv gen  ## break the platform under load and check that nothing is lost (FULL=1, ARGS='--seed 7 --bug NAME')
+	@$(PY) -m tests.faults $(if $(FULL),--full) $(ARGS)
+
+check-long: .venv gen  ## run one line of the reliability test plan at full length (LINE=12)
+	@test -n "$(LINE)" || { echo "say which: make check-long LINE=12 (docs/reliability.md lists them)" >&2; exit 1; }
+	@$(PY) -m pytest tests/reliability --long --line $(LINE) -rA $(ARGS)
+
 # ---- checks ---------------------------------------------------------------------------------------
 
 .PHONY: test check format contract-release
