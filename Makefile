@@ -41,6 +41,7 @@ lock: .venv  ## resolve requirements/*.in again (UPGRADE=1 for the newest versio
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/run.in -o requirements/run.lock
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) -c requirements/run.lock requirements/gen.in -o requirements/gen.lock
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) -c requirements/run.lock requirements/dev.in -o requirements/dev.lock
+	@$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/bench.in -o requirements/bench.lock
 
 # ---- the platform on this machine -----------------------------------------------------------------
 
