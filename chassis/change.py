@@ -10,7 +10,6 @@ from uuid import UUID
 
 from crm.type.v1 import change_pb2
 from google.protobuf.message import DecodeError, Message
-from sqlalchemy.engine import Row
 
 from chassis import ids, telemetry
 from chassis.contract import load
@@ -125,7 +124,7 @@ class Change:
         return telemetry.trace_id_of(self.message.trace_context)
 
 
-def message_of(row: Row[Any]) -> change_pb2.Change:
+def message_of(row: Any) -> change_pb2.Change:
     """The message that tells of a ledger row."""
     message = change_pb2.Change(
         event_id=str(row.event_id),

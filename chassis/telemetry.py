@@ -179,6 +179,12 @@ def trace_id_of(traceparent: str) -> str:
     return match[1] if match else ""
 
 
+def is_recorded(traceparent: str) -> bool:
+    """Whether spans under a traceparent are recorded, or may be: only one that says no is not."""
+    match = _TRACEPARENT.fullmatch(traceparent)
+    return match is None or bool(int(match[3], 16) & TraceFlags.SAMPLED)
+
+
 def _read(text: str) -> SpanContext:
     match = _TRACEPARENT.fullmatch(text)
     if match is None:

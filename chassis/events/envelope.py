@@ -6,7 +6,6 @@ from typing import Any
 from uuid import UUID
 
 from nats.aio.msg import Msg
-from sqlalchemy.engine import Row
 
 from chassis.change import Change, message_of
 from chassis.events.broker import EVENT_ID, POSITION, SOURCE, TENANT, TRACEPARENT
@@ -15,7 +14,7 @@ from chassis.events.reactions import subject_of
 Envelope = tuple[str, dict[str, str], bytes]
 
 
-def seal(service: str, row: Row[Any], traceparent: str, limit_bytes: int) -> Envelope:
+def seal(service: str, row: Any, traceparent: str, limit_bytes: int) -> Envelope:
     """Subject, headers and body that tell of a numbered ledger row.
 
     A body above ``limit_bytes`` leaves out the record before the change: the record after it always fits.

@@ -4,58 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final
+from itertools import takewhile
+from operator import itemgetter
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import asyncpg
 import nats.errors
 from nats.aio.msg import Msg
-from nats.js.api import PubAck
 from nats.js.errors import NotFoundError
 from opentelemetry.trace import Span, SpanKind
-from sqlalchemy import text
-from sqlalchemy.engine import Row
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis import telemetry
 from chassis.db import Database
-from chassis.errors import Failure
 from chassis.events.broker import EVENT_ID, STREAM, Broker
 from chassis.events.envelope import seal
-from chassis.events.statements import (
-    ADVANCE,
-    AGE_LIMIT,
-    BEFORE,
-    LOCKED_STATE,
-    MOVE,
-    NUMBER,
-    PENDING,
-    RECORD,
-    SET_BACK,
-    STATE,
-    UNNUMBERED,
-    UNPUBLISHED,
-)
+from chassis.events.leadership import Connection, candidate, hold, lock_key, working
+from chassis.events.publish import Ack, Publisher
+from chassis.events.statements import AGE_LIMIT, BEFORE, MOVE, NUMBER, SET_BACK, STATE, UNPUBLISHED, LedgerRow
 from chassis.settings import Settings
 
 WINDOW: Final = 256
-ACK_TIMEOUT_S: Final = 2.0
 POLL_S: Final = 0.5
-# Rounds begin no closer together: a commit after a quiet moment is published at once, those of a busy one together.
+# After a round the relay rests for as long as the round took, but no longer than this: a commit after a quiet moment
+# is published at once, those of a busy one together.
 GATHER_S: Final = 0.02
-# A leader that is stopped loses its lock after so long; one that works touches it three times as often.
-LEADER_IDLE_S: Final = 3
+# How long the watermark may lag behind what the stream has acknowledged; so much is published twice after a crash.
+RECORD_S: Final = 0.1
 _RETRY_S: Final = 0.5
 _HEADROOM_BYTES: Final = 16 * 1024
 # The driver has no common class. InternalClientError: a connection that the server closed is used once more.
 _DATABASE_AWAY: Final = (
-    Failure,
     OSError,
     TimeoutError,
     asyncpg.PostgresError,
@@ -66,12 +49,21 @@ _DATABASE_AWAY: Final = (
 log = telemetry.logger()
 
 
-@dataclass(frozen=True)
-class Published:
+class Published(NamedTuple):
     """A row and where the stream keeps it."""
 
-    row: Row[Any]
-    ack: PubAck
+    row: LedgerRow
+    ack: Ack
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a ledger is numbered and published, and where the stream keeps what was published last."""
+
+    last_position: int
+    watermark: int
+    stream_seq: int
+    event_id: UUID | None
 
 
 class Relay:
@@ -83,19 +75,23 @@ class Relay:
     """
 
     def __init__(self, db: Database, settings: Settings) -> None:
-        self._db = db
         self._service = db.schema.name
         self._batch = settings.relay_batch
-        dsn = settings.leader_dsn or settings.worker_database_url
-        if dsn is None:
+        if settings.worker_database_url is None:
             raise ValueError("a relay needs RAPPORT_WORKER_DATABASE_URL")
-        self._leader_dsn = dsn.get_secret_value()
+        self._dsn = settings.worker_database_url.get_secret_value()
+        self._leader_dsn = settings.leader_dsn.get_secret_value() if settings.leader_dsn else self._dsn
         self._broker = Broker(settings.nats_url.get_secret_value(), f"{self._service} relay")
+        self._publisher = Publisher(self._broker)
         self._woken = asyncio.Event()
         self._stopping = False
         self._ended = asyncio.Event()
         self._ended.set()
         self._checked_epoch: int | None = None
+        # What the database said last, and what the stream has acknowledged since. Any doubt throws both away.
+        self._recorded: State | None = None
+        self._state: State | None = None
+        self._recorded_time = 0.0
         self.leading = False
 
     @property
@@ -137,35 +133,20 @@ class Relay:
 
     async def _stand(self) -> None:
         """Waits for the lock and works while it holds it."""
-        async with self._candidate() as connection:
+        async with candidate(self._leader_dsn, self._service) as connection:
             while not self._stopping:
                 if await connection.fetchval("SELECT pg_try_advisory_lock($1)", lock_key(self._service)):
                     await self._lead(connection)
                     return
-                await self._pass_on()
+                await self._pass_on(1.0)
 
-    @asynccontextmanager
-    async def _candidate(self) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
-        connection = await asyncpg.connect(
-            self._leader_dsn,
-            timeout=2,
-            command_timeout=2,
-            # A stopped process keeps its connections: without this limit it would keep the lock for ever.
-            server_settings={
-                "idle_session_timeout": f"{LEADER_IDLE_S}s",
-                "application_name": f"rapport-{self._service}-leader",
-            },
-        )
-        try:
-            yield connection
-        finally:
-            connection.terminate()  # closes at once, and the lock with it, even where the server does not answer
-
-    async def _pass_on(self) -> None:
-        """Tells the replica that leads of a commit here. The message may be lost: it polls as well."""
-        if await self._rest(1.0) and self._broker.connected:
-            with contextlib.suppress(nats.errors.Error, OSError):
-                await self._broker.client.publish(_call_subject(self._service))
+    async def _pass_on(self, limit_s: float) -> None:
+        """Tells the replica that leads of commits here, for so long. A message may be lost: it polls as well."""
+        end = time.monotonic() + limit_s
+        while not self._stopping and await self._rest(end - time.monotonic()):
+            if self._broker.connected:
+                with contextlib.suppress(nats.errors.Error, OSError):
+                    await self._broker.client.publish(_call_subject(self._service))
 
     async def _listen(self) -> None:
         async def called(_: Msg) -> None:
@@ -191,141 +172,151 @@ class Relay:
         self._woken.clear()
         return True
 
-    async def _lead(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    async def _lead(self, lock: Connection) -> None:
         self.leading, self._checked_epoch = True, None
         log.info("the relay leads")
-        beat = asyncio.create_task(_hold(connection), name=f"{self._service} relay lock")
+        beat = asyncio.create_task(hold(lock), name=f"{self._service} relay lock")
         try:
-            woken = True
-            while not beat.done():
-                more = await self._round(woken)
-                ended = time.monotonic()
-                if self._stopping and not more:
-                    return
-                woken = more or await self._rest(POLL_S)
-                if woken and not more and not self._stopping:
-                    await asyncio.sleep(max(0.0, ended + GATHER_S - time.monotonic()))
-            await beat
+            async with working(self._dsn, self._service) as connection:
+                await self._work(connection, beat)
+            if beat.done():
+                await beat
         finally:
             self.leading = False
+            self._forget()
             beat.cancel()
             await asyncio.gather(beat, return_exceptions=True)
 
+    async def _work(self, connection: Connection, beat: asyncio.Task[None]) -> None:
+        woken = True
+        while not beat.done():
+            began = time.monotonic()
+            more = await self._round(connection, woken)
+            ended = time.monotonic()
+            if self._stopping and not more:
+                await self._record(connection)
+                return
+            woken = more or await self._rest(RECORD_S if self._behind() else POLL_S)
+            if not woken:
+                await self._record(connection)
+            elif not more and not self._stopping:
+                await asyncio.sleep(ended + min(ended - began, GATHER_S) - time.monotonic())
+
     # ---- a round -------------------------------------------------------------------------------------------
 
-    async def _round(self, woken: bool) -> bool:
+    async def _round(self, connection: Connection, woken: bool) -> bool:
         """Numbers and publishes one batch each; says whether there is more to do at once."""
-        numbered = await self._number(look_first=not woken)
-        published = await self._publish() if self._broker.connected else 0
-        return numbered == self._batch or published == self._batch
+        state, unnumbered = self._state, woken
+        if state is None or not woken:
+            state, unnumbered = await self._look(connection)
+        fresh = await self._number(connection, state) if unnumbered else []
+        missed = False
+        if unnumbered and not fresh:
+            # Another relay numbered meanwhile, or the round before took the rows that this wake is for.
+            _, missed = await self._look(connection)
+        published = await self._publish(connection, fresh) if self._broker.connected else 0
+        return missed or self._batch in (len(fresh), published)
 
-    async def _number(self, *, look_first: bool) -> int:
-        """Gives committed rows their positions, in the order of their ids. Returns how many got one."""
-        async with self._db.worker() as connection:
-            if look_first and not (await connection.execute(PENDING)).scalar_one():
-                return 0
-            await connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = '3s'"))
-            # A statement of its own: a stopped leader may wake beside a new one, and a statement that waited
-            # for this lock would still see the rows as they were before it waited.
-            state = (await connection.execute(LOCKED_STATE)).one()
-            rows = (await connection.execute(UNNUMBERED, {"batch": self._batch})).all()
-            if rows:
-                first = state.last_position + 1
-                positions = list(range(first, first + len(rows)))
-                await connection.execute(NUMBER, {**_keys(rows), "positions": positions})
-                await connection.execute(ADVANCE, {"position": positions[-1]})
-            return len(rows)
+    async def _look(self, connection: Connection) -> tuple[State, bool]:
+        """Reads how far the ledger is, and whether rows wait for a position."""
+        await self._record(connection)
+        row = await connection.fetchrow(STATE)
+        assert row is not None
+        state = State(row["last_position"], row["watermark"], row["stream_seq"], row["event_id"])
+        self._recorded = self._state = state
+        return state, row["unnumbered"]
 
-    async def _publish(self) -> int:
-        """Publishes a batch above the watermark and moves it. Returns how many rows the stream has taken."""
+    async def _number(self, connection: Connection, state: State) -> list[LedgerRow]:
+        """Gives committed rows their positions, in the order of their ids. Returns those that got one."""
+        rows: list[LedgerRow] = await connection.fetch(NUMBER, state.last_position, self._batch, record_class=LedgerRow)
+        if rows:
+            self._state = replace(state, last_position=rows[-1].position)
+        return rows
+
+    async def _publish(self, connection: Connection, fresh: Sequence[LedgerRow]) -> int:
+        """Publishes a batch above the watermark. Returns how many rows the stream has taken.
+
+        ``fresh`` are the rows that were numbered just now: they need not be read again where nothing lies between.
+        """
         epoch = self._broker.epoch
-        if self._checked_epoch != epoch and not await self._check(epoch):
+        if self._checked_epoch != epoch and not await self._check(connection, epoch):
             return 0
-        async with self._db.worker() as connection:
-            state = (await connection.execute(STATE)).one()
+        state = self._state
+        assert state is not None
+        rows = fresh
+        if not fresh or fresh[0].position != state.watermark + 1:
             if state.watermark >= state.last_position:
                 return 0
-            limits = {"watermark": state.watermark, "batch": self._batch}
-            rows = (await connection.execute(UNPUBLISHED, limits)).all()
+            rows = await connection.fetch(UNPUBLISHED, state.watermark, self._batch, record_class=LedgerRow)
         done: list[Published] = []
         for start in range(0, len(rows), WINDOW):
-            sent = await self._send(rows[start : start + WINDOW])
+            window = rows[start : start + WINDOW]
+            sent = await self._send(window)
             done += sent
-            if len(sent) < len(rows[start : start + WINDOW]):
+            if len(sent) < len(window):
                 break
         if not done or self._broker.epoch != epoch or _went_back(done, state.stream_seq):
             # What was acknowledged may be the first thing in a stream that lost all before it.
-            self._checked_epoch = None
+            self._forget()
             return 0
-        return len(done) if await self._record(state.watermark, done) else 0
+        row, ack = done[-1]
+        self._state = replace(state, watermark=row.position, stream_seq=ack.seq, event_id=row.event_id)
+        if time.monotonic() >= self._recorded_time + RECORD_S:
+            await self._record(connection)
+        return len(done)
 
-    async def _send(self, rows: Sequence[Row[Any]]) -> list[Published]:
-        """Publishes rows without waiting in between; returns those acknowledged before the first that was not."""
-        spans: list[Span] = []
-        futures: list[asyncio.Future[PubAck]] = []
+    async def _send(self, rows: Sequence[LedgerRow]) -> list[Published]:
+        """Publishes rows together; returns those before the first one whose acknowledgement is missing."""
+        spans = [_span(row) for row in rows]
         limit = self._broker.client.max_payload - _HEADROOM_BYTES
-        try:
-            for row in rows:
-                span = telemetry.start(
-                    f"publish {row.type}",
-                    kind=SpanKind.PRODUCER,
-                    parent=row.trace_context,
-                    attributes={"messaging.system": "nats", "messaging.message.id": str(row.event_id)},
-                )
-                spans.append(span)
-                subject, headers, body = seal(self._service, row, telemetry.traceparent(span), limit)
-                futures.append(
-                    await self._broker.jetstream.publish_async(
-                        subject, body, wait_stall=ACK_TIMEOUT_S, stream=STREAM, headers=headers
-                    )
-                )
-        except (nats.errors.Error, OSError) as error:
-            log.warning("publishing stopped", exc_info=error)
-        if futures:
-            await asyncio.wait(futures, timeout=ACK_TIMEOUT_S)
-        acks = [_acknowledged(future) for future in futures]
-        for span, ack in zip(spans, acks + [None] * (len(spans) - len(acks)), strict=True):
-            if ack is None:
-                telemetry.fail(span, TimeoutError())
-            span.end()
-        first_missing = next((index for index, ack in enumerate(acks) if ack is None), len(acks))
-        return [Published(row, ack) for row, ack in zip(rows, acks[:first_missing], strict=False) if ack]
+        acks = await self._publisher.publish(
+            [
+                seal(self._service, row, telemetry.traceparent(span) if span else row.trace_context, limit)
+                for row, span in zip(rows, spans, strict=True)
+            ]
+        )
+        for span, ack in zip(spans, acks, strict=True):
+            if span is not None:
+                if ack is None:
+                    telemetry.fail(span, TimeoutError())
+                span.end()
+        return [Published(row, ack) for row, ack in takewhile(itemgetter(1), zip(rows, acks, strict=True)) if ack]
 
-    async def _record(self, seen: int, done: Sequence[Published]) -> bool:
-        """Notes where the stream keeps the rows and moves the watermark, unless another relay moved it."""
-        last = done[-1]
-        moved = {
-            "seen": seen,
-            "watermark": last.row.position,
-            "stream_seq": last.ack.seq,
-            "event_id": last.row.event_id,
-        }
-        async with self._db.worker() as connection:
-            if (await connection.execute(MOVE, moved)).rowcount == 0:
-                return False
-            seqs = [each.ack.seq for each in done]
-            await connection.execute(RECORD, {**_keys([each.row for each in done]), "seqs": seqs})
-        return True
+    async def _record(self, connection: Connection) -> None:
+        """Moves the watermark in the database to what the stream has acknowledged, unless somebody else moved it."""
+        recorded, state = self._recorded, self._state
+        if recorded is None or state is None or not self._behind():
+            return
+        moved = await connection.fetchval(MOVE, recorded.watermark, state.watermark, state.stream_seq, state.event_id)
+        self._recorded, self._recorded_time = state, time.monotonic()
+        if moved is None:
+            self._forget()
+
+    def _behind(self) -> bool:
+        recorded, state = self._recorded, self._state
+        return recorded is not None and state is not None and recorded.watermark != state.watermark
+
+    def _forget(self) -> None:
+        """The next round asks the database again how far the ledger is, and then the stream."""
+        self._recorded = self._state = self._checked_epoch = None
 
     # ---- a broker that forgot ------------------------------------------------------------------------------
 
-    async def _check(self, epoch: int) -> bool:
+    async def _check(self, connection: Connection, epoch: int) -> bool:
         """Compares what was published last with what the stream holds; where they differ, it begins again.
 
         Returns False while there is no stream to compare with.
         """
         try:
             info = await self._broker.jetstream.stream_info(STREAM)
-            async with self._db.worker() as connection:
-                state = (await connection.execute(STATE)).one()
+            state, _ = await self._look(connection)
             if state.event_id is not None and not await self._holds(
                 info.state.first_seq, info.state.last_seq, state.stream_seq, state.event_id
             ):
-                age_s = info.config.max_age or 0
-                async with self._db.worker() as connection:
-                    since = (await connection.execute(AGE_LIMIT, {"age_s": age_s})).scalar_one()
-                    await _set_back(connection, state.watermark, since)
+                since = await connection.fetchval(AGE_LIMIT, info.config.max_age or 0.0)
+                await _set_back(connection, state.watermark, since)
                 log.warning("the stream lost events; they are published again", stream_seq=state.stream_seq)
+                await self._look(connection)
         except (nats.errors.Error, OSError, TimeoutError):
             return False
         self._checked_epoch = epoch
@@ -349,48 +340,34 @@ async def republish(db: Database, since: datetime) -> int:
     For a broker that lost events without the relay noticing. Consumers have every effect once all the same.
     """
     async with db.worker() as connection:
-        state = (await connection.execute(STATE)).one()
-        watermark = await _set_back(connection, state.watermark, since)
-    return int(state.last_position) - watermark
+        raw = (await connection.get_raw_connection()).driver_connection
+        assert raw is not None
+        state = await raw.fetchrow(STATE)
+        watermark = await _set_back(raw, state["watermark"], since)
+    return int(state["last_position"]) - watermark
 
 
-def lock_key(service: str) -> int:
-    """The advisory lock that a service's relay leads by."""
-    digest = hashlib.sha256(f"rapport relay {service}".encode()).digest()
-    return int.from_bytes(digest[:8], "big", signed=True)
-
-
-async def _set_back(connection: AsyncConnection, seen: int, since: datetime) -> int:
-    before = (await connection.execute(BEFORE, {"since": since})).scalar_one()
+async def _set_back(connection: Connection, seen: int, since: datetime) -> int:
+    before = await connection.fetchval(BEFORE, since)
     watermark = seen if before is None else min(seen, int(before))
-    await connection.execute(SET_BACK, {"watermark": watermark, "seen": seen})
+    await connection.execute(SET_BACK, seen, watermark)
     return watermark
 
 
-async def _hold(connection: asyncpg.Connection[asyncpg.Record]) -> None:
-    """Keeps the lock's connection from being idle; ends with an error when the server has closed it."""
-    while True:
-        await asyncio.sleep(LEADER_IDLE_S / 3)
-        await connection.fetchval("SELECT 1")
-
-
-def _acknowledged(future: asyncio.Future[PubAck]) -> PubAck | None:
-    if not future.done():
-        future.cancel()
+def _span(row: LedgerRow) -> Span | None:
+    """The span of a row's publication under the call that made it; None where that is not recorded."""
+    if not telemetry.is_recorded(row.trace_context):
         return None
-    return None if future.exception() else future.result()
+    return telemetry.start(
+        f"publish {row.type}",
+        kind=SpanKind.PRODUCER,
+        parent=row.trace_context,
+        attributes={"messaging.system": "nats", "messaging.message.id": str(row.event_id)},
+    )
 
 
 def _went_back(done: Iterable[Published], seq: int) -> bool:
     return any(each.ack.seq <= seq and not each.ack.duplicate for each in done)
-
-
-def _keys(rows: Sequence[Row[Any]]) -> dict[str, list[Any]]:
-    return {
-        "tenants": [row.tenant_id for row in rows],
-        "ids": [row.id for row in rows],
-        "commit_times": [row.commit_time for row in rows],
-    }
 
 
 def _call_subject(service: str) -> str:

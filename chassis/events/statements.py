@@ -1,49 +1,63 @@
-"""The relay's statements. They run as the worker role and see every tenant's rows; served by the ledger's indexes
-on position and on rows without one.
+"""The relay's statements, each a transaction of its own. They run as the worker role and see every tenant's rows;
+served by the ledger's indexes on position and on rows without one.
 """
 
-from sqlalchemy import BigInteger, Uuid, bindparam, text
-from sqlalchemy.dialects.postgresql import ARRAY
+from __future__ import annotations
 
-from chassis.db import Time
+from typing import Any
 
-_STATE = "SELECT last_position, watermark, stream_seq, event_id FROM relay WHERE id = 1"
-LOCKED_STATE = text(f"{_STATE} FOR UPDATE")
-STATE = text(_STATE)
-PENDING = text("SELECT EXISTS (SELECT 1 FROM ledger WHERE position IS NULL)")
-UNNUMBERED = text("SELECT tenant_id, id, commit_time FROM ledger WHERE position IS NULL ORDER BY id LIMIT :batch")
-NUMBER = text(
-    "UPDATE ledger SET position = mark.position"
-    " FROM unnest(:tenants, :ids, :commit_times, :positions) AS mark (tenant_id, id, commit_time, position)"
-    " WHERE (ledger.tenant_id, ledger.id, ledger.commit_time) = (mark.tenant_id, mark.id, mark.commit_time)"
-).bindparams(
-    bindparam("tenants", type_=ARRAY(Uuid)),
-    bindparam("ids", type_=ARRAY(BigInteger)),
-    bindparam("commit_times", type_=ARRAY(Time)),
-    bindparam("positions", type_=ARRAY(BigInteger)),
+import asyncpg
+
+_ROW = (
+    "ledger.tenant_id, ledger.id, ledger.event_id, ledger.entity_id, ledger.revision, ledger.type, ledger.before,"
+    " ledger.after, ledger.changed, ledger.actor, ledger.cause_event_id, ledger.trace_context, ledger.occur_time,"
+    " ledger.commit_time, ledger.position"
 )
-ADVANCE = text("UPDATE relay SET last_position = :position WHERE id = 1")
-UNPUBLISHED = text(
-    "SELECT tenant_id, id, event_id, entity_id, revision, type, before, after, changed, actor, cause_event_id,"
-    " trace_context, occur_time, commit_time, position"
-    " FROM ledger WHERE position > :watermark ORDER BY position LIMIT :batch"
+
+
+class LedgerRow(asyncpg.Record):  # type: ignore[misc]
+    """A row of the ledger, its columns as attributes."""
+
+    def __getattr__(self, name: str) -> Any:
+        return self[name]
+
+
+STATE = (
+    "SELECT last_position, watermark, stream_seq, event_id,"
+    " EXISTS (SELECT FROM ledger WHERE position IS NULL) AS unnumbered FROM relay WHERE id = 1"
 )
-RECORD = text(
-    "UPDATE ledger SET stream_seq = mark.stream_seq"
-    " FROM unnest(:tenants, :ids, :commit_times, :seqs) AS mark (tenant_id, id, commit_time, stream_seq)"
-    " WHERE (ledger.tenant_id, ledger.id, ledger.commit_time) = (mark.tenant_id, mark.id, mark.commit_time)"
-).bindparams(
-    bindparam("tenants", type_=ARRAY(Uuid)),
-    bindparam("ids", type_=ARRAY(BigInteger)),
-    bindparam("commit_times", type_=ARRAY(Time)),
-    bindparam("seqs", type_=ARRAY(BigInteger)),
+
+# $1 the last position as this relay knows it, $2 at most so many rows. A statement that waits for another relay's
+# lock still sees the ledger as it was before it waited; the row of the state is looked at again, though, and where
+# the other has numbered anything meanwhile it does not fit any more, and nothing is numbered here.
+NUMBER = f"""
+WITH state AS MATERIALIZED (
+    SELECT last_position FROM relay WHERE id = 1 AND last_position = $1 FOR UPDATE
+), free AS MATERIALIZED (
+    SELECT tenant_id, id, commit_time, row_number() OVER (ORDER BY id) AS place
+    FROM (SELECT tenant_id, id, commit_time FROM ledger WHERE position IS NULL ORDER BY id LIMIT $2) AS oldest
+), advanced AS (
+    UPDATE relay SET last_position = state.last_position + (SELECT count(*) FROM free)
+    FROM state WHERE relay.id = 1 AND EXISTS (SELECT FROM free)
+), numbered AS (
+    UPDATE ledger SET position = state.last_position + free.place FROM state, free
+    WHERE (ledger.tenant_id, ledger.id, ledger.commit_time) = (free.tenant_id, free.id, free.commit_time)
+    RETURNING {_ROW}
 )
-MOVE = text(
-    "UPDATE relay SET watermark = :watermark, stream_seq = :stream_seq, event_id = :event_id"
-    " WHERE id = 1 AND watermark = :seen"
-).bindparams(bindparam("event_id", type_=Uuid))
-BEFORE = text("SELECT min(position) - 1 FROM ledger WHERE commit_time >= :since AND position IS NOT NULL")
-SET_BACK = text(
-    "UPDATE relay SET watermark = :watermark, stream_seq = 0, event_id = NULL WHERE id = 1 AND watermark = :seen"
+SELECT * FROM numbered ORDER BY position
+"""  # noqa: S608 - made of constants
+
+# $1 the watermark, $2 at most so many rows.
+UNPUBLISHED = f"SELECT {_ROW} FROM ledger WHERE position > $1 ORDER BY position LIMIT $2"  # noqa: S608
+
+# From the watermark $1 to $2; $3 and $4 say where the stream keeps the event there.
+MOVE = (
+    "UPDATE relay SET watermark = $2, stream_seq = $3, event_id = $4 WHERE id = 1 AND watermark = $1"
+    " RETURNING watermark"
 )
-AGE_LIMIT = text("SELECT clock_timestamp() - make_interval(secs => :age_s)")
+
+# The position before what was committed from $1 on.
+BEFORE = "SELECT min(position) - 1 FROM ledger WHERE commit_time >= $1 AND position IS NOT NULL"
+# From the watermark $1 back to $2.
+SET_BACK = "UPDATE relay SET watermark = $2, stream_seq = 0, event_id = NULL WHERE id = 1 AND watermark = $1"
+AGE_LIMIT = "SELECT clock_timestamp() - make_interval(secs => $1)"

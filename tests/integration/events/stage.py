@@ -197,7 +197,9 @@ class Stage:
 
     async def published(self) -> bool:
         """Whether every row of the ledger is numbered and the stream has it."""
-        return all(row.stream_seq is not None for row in await self.ledger())
+        async with self.db.worker() as connection:
+            watermark = (await connection.execute(select(SCHEMA.relay.c.watermark))).scalar_one()
+        return all(row.position is not None and row.position <= watermark for row in await self.ledger())
 
     async def count(self, table: Any) -> int:
         async with self.db.read(self.tenant) as tx:
