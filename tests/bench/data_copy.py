@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 from uuid import UUID
 
 import asyncpg
@@ -131,7 +131,7 @@ async def write(chunk: Chunk, services: Mapping[str, Connection]) -> int:
         if time.monotonic() > end:
             raise TimeoutError("the relay does not come to rest: something else writes, or NATS is away")
         await asyncio.sleep(0.05)
-    changes = [Change(service, row.position or 0, row.tenant_id, message_of(row)) for row in chunk.ledger]  # type: ignore[arg-type]
+    changes = [Change(service, row.position or 0, row.tenant_id, message_of(cast(Any, row))) for row in chunk.ledger]
     projected = await _project_timeline(services["activities"], changes)
     return len(chunk.rows) * 2 + len(chunk.keys) + projected + await _project_views(services["marketing"], changes)
 

@@ -22,7 +22,7 @@ def words_of(text: str) -> tuple[str, ...]:
 
 
 _GIVEN: Final = words_of(
-    "Maria Ana João José Antonio Francisco Carlos Paulo Pedro Lucas Luiz Marcos Julia Fernanda Camila Aline Sofia Emma"
+    "Maria Ana João José Antonio Francisco Carlos Paulo Pedro Lucas Luiz Marcos Julia Fernanda Camila Elena Sofia Emma"
     " Olivia Noah Liam James Grace Wei Li Yuki Haruto Aarav Priya Fatima Omar Leila Lars Ingrid Björn Zoë Chloé Luca"
     " Giulia Marta Piotr Anna Katarzyna Ivan Olga Dmitri Elif Mehmet Ngozi Kwame Amina Thabo Naledi Lerato Aoife"
 )
