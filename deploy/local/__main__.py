@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from deploy.local import children, control
@@ -18,10 +19,15 @@ from deploy.local.supervisor import Supervisor
 READY_FD = "RAPPORT_READY_FD"
 
 
-def main() -> int:
+def main(plan: Callable[[State, Asked], Plan] = Plan, module: str = "deploy.local") -> int:
+    """The command line. A module of its own may run another plan: the supervisor in the background is `module`."""
     arguments = _parser().parse_args()
     state = State.from_environment()
     try:
+        if arguments.command == "up" and arguments.detach:
+            return _detach(state, arguments.replicas, module)
+        if arguments.command == "up":
+            return asyncio.run(_up(state, arguments.replicas, plan))
         return _command(arguments, state)
     except (children.FailedToStart, control.NotRunning) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -58,8 +64,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(arguments: argparse.Namespace, state: State) -> int:
-    if arguments.command == "up":
-        return _detach(state, arguments.replicas) if arguments.detach else asyncio.run(_up(state, arguments.replicas))
     if arguments.command == "logs":
         return _logs(state, arguments.part, follow=not arguments.no_follow)
     if arguments.command == "rebuild":
@@ -95,7 +99,7 @@ STACK_COMMANDS = {
 PART_COMMANDS = {"kill": control.kill, "hold": control.hold, "restart": control.restart}
 
 
-async def _up(state: State, replicas: int | None) -> int:
+async def _up(state: State, replicas: int | None, plan: Callable[[State, Asked], Plan]) -> int:
     """Run the stack until a signal stops it. Exit code 0 after a clean stop."""
     asked_to_stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -107,7 +111,7 @@ async def _up(state: State, replicas: int | None) -> int:
         for marker in (state.root / "hold").iterdir():
             marker.unlink()
         print(f"Rapport starts in {_short(state.root)}")
-        supervisor = Supervisor(Plan(state, Asked.from_environment(replicas)))
+        supervisor = Supervisor(plan(state, Asked.from_environment(replicas)))
         try:
             return await _start_and_wait(supervisor, asked_to_stop)
         finally:
@@ -142,10 +146,10 @@ async def _stop(supervisor: Supervisor, asked_to_stop: asyncio.Event) -> None:
     await supervisor.stop()
 
 
-def _detach(state: State, replicas: int | None) -> int:
+def _detach(state: State, replicas: int | None, module: str) -> int:
     """Start a supervisor in its own session; return when it is healthy, or with its exit code."""
     readable, writable = os.pipe()
-    command = [sys.executable, "-m", "deploy.local", "up"]
+    command = [sys.executable, "-m", module, "up"]
     if replicas:
         command += ["--replicas", str(replicas)]
     supervisor = subprocess.Popen(

@@ -69,15 +69,21 @@ def _signal(pid: int, sig: signal.Signals) -> None:
 
 
 def up(
-    state_dir: Path, *, replicas: int = 1, env: dict[str, str] | None = None, timeout_s: float = 240
+    state_dir: Path,
+    *,
+    replicas: int = 1,
+    env: dict[str, str] | None = None,
+    timeout_s: float = 240,
+    module: str = "deploy.local",
 ) -> dict[str, str]:
     """Start a stack in the background on free ports and wait until it is healthy; what its env file says.
 
-    For tests. `env` reaches every part. Raises FailedToStart with everything the stack printed.
+    For tests. `env` reaches every part; `module` is the supervisor's, where another plan is wanted. Raises
+    FailedToStart with everything the stack printed.
     """
     settings = os.environ | {"RAPPORT_HTTP_PORT": "0", "RAPPORT_GRPC_PORT": "0", "RAPPORT_TRACES_PORT": "0"}
     settings |= {"RAPPORT_STATE_DIR": str(state_dir), "PYTHONPATH": str(CHECKOUT)} | (env or {})
-    command = [sys.executable, "-m", "deploy.local", "up", "--detach", "--replicas", str(replicas)]
+    command = [sys.executable, "-m", module, "up", "--detach", "--replicas", str(replicas)]
     started = subprocess.run(
         command, check=False, cwd=CHECKOUT, env=settings, capture_output=True, text=True, timeout=timeout_s
     )

@@ -234,9 +234,11 @@ class Supervisor:
         self.state.record(entries)
 
     async def stop(self) -> None:
-        """Stop every part: the gateway first, PostgreSQL last."""
+        """Stop every part: the gateway first, PostgreSQL last, and after it what a plan has beside these."""
         self.stopping = True
-        for kinds in STOP_ORDER:
+        known = {kind for kinds in STOP_ORDER for kind in kinds}
+        others = tuple(kept.part.kind for kept in self.kept.values() if kept.part.kind not in known)
+        for kinds in (*STOP_ORDER, others):
             group = [kept for kept in self.kept.values() if kept.part.kind in kinds]
             await asyncio.gather(*(self._stop_part(kept) for kept in group))
         for task in self.tasks:
