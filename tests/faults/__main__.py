@@ -64,12 +64,12 @@ class Run:
         return row
 
 
-def run(seed: int, seconds: float, directory: Path, bug: str = "") -> Run:
+def run(seed: int, seconds: float, directory: Path, *, bug: str = "", replicas: int = 2) -> Run:
     """Brings a stand up in ``directory``, loads and breaks it for so long, heals it, and checks everything."""
     planted = BUGS[bug] if bug else None
     menu = planted.menu or None if planted else None
     weights = {name: weight * (6 if planted and name in planted.workload else 1) for name, weight in WEIGHTS.items()}
-    with Stand(directory, seed, bug=bug or None) as stand:
+    with Stand(directory, seed, bug=bug or None, replicas=replicas) as stand:
         say(f"up; seed {seed}, {seconds:.0f} s")
         history = History(directory / "history.jsonl")
         workload = Workload(stand, seed, history, weights=weights)
@@ -185,6 +185,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="repeats a run's workload and faults")
     parser.add_argument("--bug", choices=sorted(BUGS), help="plant one bug; success is to catch it")
     parser.add_argument("--bugs", action="store_true", help="plant each bug in turn")
+    parser.add_argument("--replicas", type=int, default=2, help="processes of each kind")
     parser.add_argument("--keep", type=Path, help="a directory for history, faults and logs, kept afterwards")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else secrets.randbelow(1_000_000)
@@ -195,7 +196,8 @@ def main() -> int:
             say(f"bugs: caught {sum(caught)} of {len(caught)}")
         return 0 if all(caught) else 1
     with place(options.keep) as directory:
-        done = run(seed, options.seconds or (FULL_S if options.full else SHORT_S), directory)
+        seconds = options.seconds or (FULL_S if options.full else SHORT_S)
+        done = run(seed, seconds, directory, replicas=options.replicas)
         tell(done)
         keep_record(done)
         if not done.good and options.keep is None:
