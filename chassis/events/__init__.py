@@ -2,12 +2,14 @@
 
 from chassis.change import Change
 from chassis.events.consume import Consumer
+from chassis.events.envelope import Arrival
 from chassis.events.reactions import Effect, Reaction, on, reactions_of
 from chassis.events.relay import Relay, republish
 from chassis.events.tail import Tail
 from chassis.events.topology import apply_topology
 
 __all__ = [
+    "Arrival",
     "Change",
     "Consumer",
     "Effect",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from nats.aio.msg import Msg
@@ -41,11 +41,29 @@ def seal(service: str, row: Any, traceparent: str, limit_bytes: int) -> Envelope
     return subject_of(row.type, row.tenant_id.hex), headers, body
 
 
-def open_envelope(message: Msg) -> Change:
-    """The change in a message. Raises ValueError where it is none."""
+class Arrival(NamedTuple):
+    """A change that came and has not been opened: where it belongs is known, for those who need no more."""
+
+    service: str
+    position: int
+    tenant: UUID
+    message: Msg
+
+    def open(self) -> Change:
+        """The change. Raises ValueError where it is none."""
+        traceparent = (self.message.headers or {}).get(TRACEPARENT, "")
+        return Change.decode(self.service, self.position, self.tenant, self.message.data, traceparent)
+
+
+def read_envelope(message: Msg) -> Arrival:
+    """What a message says outside. Raises ValueError where that is not what an event says."""
     headers = message.headers or {}
     try:
-        position, tenant = int(headers[POSITION]), UUID(headers[TENANT])
-        return Change.decode(headers[SOURCE], position, tenant, message.data, headers.get(TRACEPARENT, ""))
+        return Arrival(headers[SOURCE], int(headers[POSITION]), UUID(headers[TENANT]), message)
     except KeyError as error:
         raise ValueError(f"the header {error} is missing") from error
+
+
+def open_envelope(message: Msg) -> Change:
+    """The change in a message. Raises ValueError where it is none."""
+    return read_envelope(message).open()

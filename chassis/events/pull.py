@@ -48,16 +48,19 @@ class Pull:
         self._changed = asyncio.Event()
         self._subscription: Subscription | None = None
         self._stopping = False
+        self._stop = asyncio.Event()
+        self._enough = 0
         self._forget()
 
     def poke(self) -> None:
         """Says that there is more room than before."""
-        self._changed.set()
+        if self._outstanding <= self._enough:
+            self._changed.set()
 
     async def run(self, batch: int) -> None:
         """Pulls until `stop`, up to ``batch`` messages at a time, asking again when half of them have come."""
-        while not self._stopping:
-            await self._broker.wait()
+        self._enough = batch // 2
+        while await self._connection():
             epoch = self._broker.epoch
             try:
                 await self._follow(epoch, batch)
@@ -73,12 +76,23 @@ class Pull:
     def stop(self) -> None:
         """Lets `run` end the requests and return when what the server has sent already has arrived."""
         self._stopping = True
+        self._stop.set()
         self._changed.set()
+
+    async def _connection(self) -> bool:
+        """Waits for a connection; False where it is to stop, with one or without."""
+        waits = [asyncio.ensure_future(self._broker.wait()), asyncio.ensure_future(self._stop.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waits:
+                each.cancel()
+        return not self._stopping
 
     async def _finish(self) -> None:
         if self._subscription is not None and self._broker.connected:
             with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
-                async with asyncio.timeout(2):
+                async with asyncio.timeout(1):
                     await self._subscription.drain()  # type: ignore[no-untyped-call]
 
     def _forget(self) -> None:
@@ -94,7 +108,7 @@ class Pull:
         while self._broker.epoch == epoch and not self._refused and not self._stopping:
             self._changed.clear()
             wanted = min(batch, self._room()) - self._outstanding
-            if wanted >= batch // 2 or (wanted > 0 and self._outstanding == 0):
+            if wanted >= self._enough or (wanted > 0 and self._outstanding == 0):
                 await self._ask(inbox, wanted)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(HEARTBEAT_S):
@@ -117,15 +131,16 @@ class Pull:
 
     async def _take(self, message: Msg) -> None:
         self._heard = time.monotonic()
-        status = (message.headers or {}).get("Status")
-        if status is None or message.reply:
+        status = None if message.reply else (message.headers or {}).get("Status")
+        if status is None:
             self._outstanding = max(0, self._outstanding - 1)
             self._arrived(message)
+            self.poke()
         elif status == _ENDED:
             pending = (message.headers or {}).get("Nats-Pending-Messages", "")
             self._outstanding = max(0, self._outstanding - int(pending)) if pending.isdigit() else 0
         elif status != _HEARTBEAT:
             # 409: the consumer was deleted, its leader changed, the server stops … 503: there is none.
             self._refused = True
-        if status != _HEARTBEAT:
+        if status not in (None, _HEARTBEAT):
             self._changed.set()

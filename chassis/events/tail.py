@@ -10,9 +10,8 @@ import nats.errors
 from nats.aio.msg import Msg
 
 from chassis import telemetry
-from chassis.change import Change
 from chassis.events.broker import SUBJECTS, Broker
-from chassis.events.envelope import open_envelope
+from chassis.events.envelope import Arrival, read_envelope
 
 log = telemetry.logger()
 
@@ -20,15 +19,15 @@ log = telemetry.logger()
 class Tail:
     """Follows every service's events from now on.
 
-    ``arrived`` gets each change in the order in which it was published; one may come twice, and some may be
-    missing: compare positions. ``turned`` is told whenever the feed begins (True) or stops (False): what was
+    ``arrived`` gets each change, unopened, in the order in which it was published; one may come twice, and some may
+    be missing: compare positions. ``turned`` is told whenever the feed begins (True) or stops (False): what was
     published in between has been missed. Both are called from the loop and must return at once.
     """
 
     def __init__(
         self,
         nats_url: str,
-        arrived: Callable[[Change], None],
+        arrived: Callable[[Arrival], None],
         turned: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self._broker = Broker(nats_url, "tail")
@@ -73,8 +72,8 @@ class Tail:
 
     async def _take(self, message: Msg) -> None:
         try:
-            change = open_envelope(message)
+            arrival = read_envelope(message)
         except ValueError as error:
             log.warning("an event cannot be read", subject=message.subject, exc_info=error)
             return
-        self._arrived(change)
+        self._arrived(arrival)

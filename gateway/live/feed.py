@@ -14,7 +14,7 @@ from uuid import UUID
 from chassis import telemetry
 from chassis.change import Change
 from chassis.errors import Failure, Reason, Unavailable
-from chassis.events import Tail
+from chassis.events import Arrival, Tail
 from gateway.live.ledgers import Ledgers, Page
 from gateway.live.replay import LEDGERS, Positions
 
@@ -124,12 +124,17 @@ class Feed:
             for queue in queues:
                 queue.end()
 
-    def hand_out(self, change: Change) -> None:
-        """Puts a change into the queues of its tenant."""
-        for queue in self._queues.get(change.tenant, ()):
-            queue.put(change)
+    def hand_out(self, change: Change | Arrival) -> None:
+        """Puts a change into the queues of its tenant; where there are none it is not even opened.
 
-    def _arrived(self, change: Change) -> None:
+        Raises ValueError for an arrival that cannot be read.
+        """
+        if queues := self._queues.get(change.tenant):
+            opened = change.open() if isinstance(change, Arrival) else change
+            for queue in queues:
+                queue.put(opened)
+
+    def _arrived(self, change: Change | Arrival) -> None:
         follower = self._followers.get(change.service)
         if follower is not None:
             follower.arrived(change)
@@ -147,14 +152,14 @@ class _Follower:
         self._ledger = ledger
         self._feed = feed
         self._ledgers = ledgers
-        self._ahead: dict[int, Change] = {}
+        self._ahead: dict[int, Change | Arrival] = {}
         self._look = asyncio.Event()
 
     def look(self) -> None:
         """Has the ledger read soon."""
         self._look.set()
 
-    def arrived(self, change: Change) -> None:
+    def arrived(self, change: Change | Arrival) -> None:
         """Hands a change out where it is the next; keeps it where some are missing before it."""
         if self.position is None or change.position > self.position + 1:
             if len(self._ahead) < _AHEAD_LIMIT:
@@ -205,9 +210,14 @@ class _Follower:
     async def _read(self, after: int) -> Page:
         return await self._ledgers.read(self._ledger, after, tenant=None)
 
-    def _take(self, change: Change) -> None:
+    def _take(self, change: Change | Arrival) -> None:
+        try:
+            self._feed.hand_out(change)
+        except ValueError as error:
+            log.warning("an event cannot be read", ledger=self._ledger, position=change.position, exc_info=error)
+            self.look()  # the ledger has it
+            return
         self.position = change.position
-        self._feed.hand_out(change)
 
     def _take_followers(self) -> None:
         assert self.position is not None

@@ -230,6 +230,16 @@ async def test_stopping_hands_back_what_was_not_begun(stage: Stage) -> None:
     assert await stage.count(ENTRIES) == 150
 
 
+async def test_it_stops_without_waiting_for_a_broker_that_is_gone(stage: Stage) -> None:
+    await stage.topology()
+    consumer = await stage.consumer()
+    await until(lambda: consumer.connected)
+    await stage.broker.kill()
+    await until(lambda: not consumer.connected)
+    async with asyncio.timeout(5):  # far less than a process is given to stop
+        await consumer.stop()
+
+
 async def _all_consumed(stage: Stage) -> bool:
     """Whether the stream holds the whole ledger and the consumer has settled all of it."""
     if not await stage.published():

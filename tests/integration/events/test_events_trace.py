@@ -7,7 +7,7 @@ import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from chassis import telemetry
-from chassis.change import Change
+from chassis.events import Arrival, Tail
 from tests.integration.events.stage import Stage, until
 
 
@@ -50,11 +50,9 @@ async def test_the_relay_s_span_hangs_under_the_call_and_the_consumer_s_under_th
 
 async def test_what_is_not_sampled_is_not_recorded_anywhere(stage: Stage, spans: InMemorySpanExporter) -> None:
     unsampled = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"
-    seen: list[Change] = []
+    seen: list[Arrival] = []
     await stage.topology()
     await stage.relay()
-    from chassis.events import Tail
-
     tail = Tail(stage.nats_url, seen.append)
     following = asyncio.create_task(tail.run())
     await until(lambda: tail.connected)
@@ -63,7 +61,8 @@ async def test_what_is_not_sampled_is_not_recorded_anywhere(stage: Stage, spans:
     await until(lambda: seen)
     following.cancel()
     await asyncio.gather(following, return_exceptions=True)
-    assert seen[0].trace_context == seen[0].delivery_context == unsampled
+    change = seen[0].open()
+    assert change.trace_context == change.delivery_context == unsampled
     telemetry.flush()
     assert not any(
         span.context and span.context.trace_id == int(unsampled[3:35], 16) for span in spans.get_finished_spans()
