@@ -161,4 +161,8 @@ class Sealer:
 
 
 def _unbase64(text: str) -> bytes:
-    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    """The bytes of a text as we wrote it: another spelling of them is no text of ours."""
+    raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    if base64.urlsafe_b64encode(raw).decode().rstrip("=") != text:
+        raise ValueError("forged or damaged")
+    return raw

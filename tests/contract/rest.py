@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 
@@ -24,14 +25,18 @@ def send(client: Client, method: Method, request: dict[str, Any]) -> httpx2.Resp
         body, left = left, {}
     elif method.http.body:
         body = left.pop(method.http.body, {})
-    return client.http.request(method.http.verb.upper(), path, params=_query(left), json=body)
+    # In ASCII, so that half of a surrogate pair can be said too.
+    sent: dict[str, Any] = (
+        {} if body is None else {"content": json.dumps(body), "headers": {"Content-Type": "application/json"}}
+    )
+    return client.http.request(method.http.verb.upper(), path, params=_query(left), **sent)
 
 
 def _take(request: dict[str, Any], field: str) -> str:
     *parents, last = field.split(".")
     for parent in parents:
         request = request[parent]
-    return str(request.pop(last))
+    return quote(str(request.pop(last)), safe="")
 
 
 def _query(left: dict[str, Any]) -> Any:

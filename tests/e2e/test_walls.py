@@ -15,9 +15,6 @@ from chassis.contract import load
 from chassis.settings import KINDS
 from tests.running import Client, Running
 
-# Tables without tenant, each with the reason in its service's tables.py.
-SHARED = {"relay", "credentials", "alembic_version"}
-
 
 def ask(dsn: str, statement: str) -> list[dict[str, Any]]:
     async def run() -> list[dict[str, Any]]:
@@ -28,58 +25,6 @@ def ask(dsn: str, statement: str) -> list[dict[str, Any]]:
             await connection.close()
 
     return asyncio.run(run())
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_table_of_tenants_has_its_wall(platform: Running, kind: str) -> None:
-    found = ask(
-        platform.env[f"RAPPORT_{kind.upper()}_DATABASE_URL"],
-        """
-        SELECT c.relname AS name, c.relrowsecurity AS secured, c.relforcerowsecurity AS forced,
-               (SELECT count(*) FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'tenant_wall') AS walls,
-               c.relkind IN ('r', 'p') AS is_table
-        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p', 'v', 'm')
-        """,
-    )
-    open_tables = [
-        row["name"]
-        for row in found
-        if row["name"] not in SHARED and not (row["secured"] and row["forced"] and row["walls"])
-    ]
-    assert open_tables == []
-    assert {"ledger", "idempotency", "natural_keys", "inbox"} <= {row["name"] for row in found}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_unique_index_begins_with_the_tenant(platform: Running, kind: str) -> None:
-    found = ask(
-        platform.env[f"RAPPORT_{kind.upper()}_DATABASE_URL"],
-        """
-        SELECT t.relname AS name, i.indexrelid::regclass::text AS index, a.attname AS first
-        FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid JOIN pg_namespace n ON n.oid = t.relnamespace
-        JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = i.indkey[0]
-        WHERE i.indisunique AND n.nspname = 'public'
-        """,
-    )
-    assert found
-    assert [row for row in found if row["first"] != "tenant_id" and row["name"] not in SHARED] == []
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_no_role_of_a_process_owns_or_bypasses_anything(platform: Running, kind: str) -> None:
-    for role in ("app", "worker"):
-        variable = f"RAPPORT_{kind.upper()}_{'' if role == 'app' else 'WORKER_'}DATABASE_URL"
-        found = ask(
-            platform.env[variable],
-            """
-            SELECT rolsuper OR rolbypassrls OR rolcreaterole OR rolcreatedb AS mighty,
-                   (SELECT count(*) FROM pg_class WHERE relowner = r.oid) AS owns,
-                   has_schema_privilege('public', 'CREATE') AS creates
-            FROM pg_roles r WHERE rolname = current_user
-            """,
-        )
-        assert found == [{"mighty": False, "owns": 0, "creates": False}]
 
 
 def test_the_ledger_can_only_grow(platform: Running) -> None:

@@ -7,6 +7,7 @@ full length. Every line prints one line of figures, which also goes to ``reports
 from __future__ import annotations
 
 import json
+import math
 import secrets
 import time
 from collections.abc import Callable
@@ -28,6 +29,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run lines of the reliability test plan at full length")
     parser.addoption("--line", type=int, help="run this line of the reliability test plan alone")
     parser.addoption("--seed", type=int, help="the seed of a run to repeat")
+    parser.addoption(
+        "--minutes", type=float, default=math.inf, help="end a long line after this time; it says how far it came"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -51,6 +55,13 @@ def scale(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
     """``scale(short, long)``: how much of a thing this run does."""
     long = bool(request.config.getoption("--long"))
     return lambda short_run, long_run: long_run if long else short_run
+
+
+@pytest.fixture
+def time_left(request: pytest.FixtureRequest) -> Callable[[], bool]:
+    """Whether ``--minutes`` are not over yet: a line that repeats itself may stop after any repetition."""
+    end = time.monotonic() + 60 * float(request.config.getoption("--minutes"))
+    return lambda: time.monotonic() < end
 
 
 @pytest.fixture
