@@ -23,10 +23,12 @@ from chassis.contract import is_repeated, is_subject
 from chassis.db import Time, Tx
 
 # A statement of its own: what it waited for must be visible to the next one. Sorted keys keep batches from
-# locking each other up.
-_LOCK: Final = text("SELECT pg_advisory_xact_lock(key) FROM unnest(:keys) AS key").bindparams(
-    bindparam("keys", type_=ARRAY(BigInteger))
-)
+# locking each other up. It also has the next one planned once and not each time, which costs almost as much as to
+# run it.
+_LOCK: Final = text(
+    "SELECT pg_advisory_xact_lock(key), set_config('plan_cache_mode', 'force_generic_plan', true)"
+    " FROM unnest(:keys) AS key"
+).bindparams(bindparam("keys", type_=ARRAY(BigInteger)))
 
 # OFFSET 0 has each record looked up by its index. Without it a plan made while the tables were small reads all that
 # the tenant has, for every event, until statistics arrive.
