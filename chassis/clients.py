@@ -46,6 +46,7 @@ class Channels:
         self._settings = settings
         self._signer = signer
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._methods: dict[tuple[str, str], Any] = {}
 
     def channel(self, kind: str) -> grpc.aio.Channel:
         """The channel to a kind of process. Raises Unavailable where its address is not set."""
@@ -77,13 +78,13 @@ class Channels:
         who = caller or _on_behalf(call, self._signer.kind)
         left = timeout_s if timeout_s is not None else (call.remaining_s() - HOP_MARGIN_S if call else 10.0)
         end = time.monotonic() + left
-        with telemetry.span(path.lstrip("/"), kind=SpanKind.CLIENT, attributes={"rpc.system": "grpc", "server": kind}):
-            sent = [
+        with telemetry.span(path[1:], kind=SpanKind.CLIENT, attributes={"rpc.system": "grpc", "server": kind}):
+            sent = (
                 ("authorization", f"Bearer {self._signer.token(kind, who)}"),
                 ("traceparent", telemetry.traceparent()),
                 ("rapport-request-id", call.request_id if call else ""),
                 *(metadata or {}).items(),
-            ]
+            )
             for pause_s in _AGAIN_S:
                 try:
                     return await self._once(kind, path, request, sent, end)
@@ -93,13 +94,15 @@ class Channels:
                 await asyncio.sleep(random.uniform(0.5, 1) * pause_s)
             return await self._once(kind, path, request, sent, end)
 
-    async def _once(self, kind: str, path: str, request: bytes, sent: list[tuple[str, str]], end: float) -> bytes:
+    async def _once(self, kind: str, path: str, request: bytes, sent: tuple[tuple[str, str], ...], end: float) -> bytes:
         left = end - time.monotonic()
         if left <= 0:
             raise DeadlineExceeded(Reason.REASON_DEADLINE_EXCEEDED, "no time was left to ask another service")
         try:
-            method: Any = self.channel(kind).unary_unary(path)
-            return bytes(await method(request, timeout=left, metadata=grpc.aio.Metadata(*sent)))
+            method = self._methods.get((kind, path))
+            if method is None:
+                method = self._methods[kind, path] = self.channel(kind).unary_unary(path)
+            return await method(request, timeout=left, metadata=sent)  # type: ignore[no-any-return]
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from None
 
@@ -117,6 +120,7 @@ class Channels:
         for channel in self._channels.values():
             await channel.close()
         self._channels.clear()
+        self._methods.clear()
 
 
 def service_caller(kind: str, tenant: Any) -> Caller:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import secrets
+import random
 import time
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from opentelemetry.trace import Span, SpanKind
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from chassis import telemetry
@@ -22,6 +22,7 @@ from chassis.contract import load
 from chassis.errors import DeadlineExceeded, Failure, Internal, Invalid, Reason
 from gateway import errors, openapi, sse
 from gateway.contract import Route, routes
+from gateway.http import WHOLE
 from gateway.identity.authenticate import Authenticator
 from gateway.proxy import TRACE_KEY, Proxy
 from gateway.readiness import Readiness
@@ -47,6 +48,15 @@ _FILES = {
 }
 
 
+class Answer(NamedTuple):
+    """A whole answer; ``headers`` are those that it does not share with every other."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str]
+    media: str = "application/json"
+
+
 class App:
     """The ASGI application of one gateway process."""
 
@@ -64,27 +74,25 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request inside its root span."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        request_id = secrets.token_hex(8)
-        verb = scope["method"]
-        with telemetry.span(verb, kind=SpanKind.SERVER, parent=headers.get("traceparent", "")) as span:
-            response = await self._respond(scope, receive, headers, request_id, span)
-            for name, value in _ALWAYS.items():
-                response.headers.setdefault(name, value)
-            response.headers[TRACE_KEY] = telemetry.trace_id()
-            response.headers["traceparent"] = telemetry.traceparent()
-            response.headers["x-request-id"] = request_id
-            if self.draining:
-                response.headers["connection"] = "close"
-            span.set_attribute("http.response.status_code", response.status_code)
-            if not isinstance(response, StreamingResponse):
-                await response(scope, receive, send)
+        request_id = f"{random.getrandbits(64):016x}"
+        with telemetry.span(scope["method"], kind=SpanKind.SERVER, parent=headers.get("traceparent", "")) as span:
+            answer = await self._respond(scope, receive, headers, request_id, span)
+            parent = telemetry.traceparent()
+            named = {TRACE_KEY: telemetry.trace_id_of(parent), "traceparent": parent, "x-request-id": request_id}
+            if isinstance(answer, Answer):
+                span.set_attribute("http.response.status_code", answer.status)
+                head = _ALWAYS | {"content-type": answer.media} | named | answer.headers
+                lines = "".join([f"{name}: {value}\r\n" for name, value in head.items()]).encode("latin-1")
+                await scope["extensions"][WHOLE](answer.status, lines, answer.body, close=self.draining)
                 return
+            span.set_attribute("http.response.status_code", answer.status_code)
+        answer.headers.update(_ALWAYS | named | ({"connection": "close"} if self.draining else {}))
         # A stream lasts; its span has told how it began.
-        await response(scope, receive, send)
+        await answer(scope, receive, send)
 
     async def _respond(
         self, scope: Scope, receive: Receive, headers: Mapping[str, str], request_id: str, span: Span
-    ) -> Response:
+    ) -> Answer | StreamingResponse:
         try:
             return await self._answer(scope, receive, headers, request_id, span)
         except asyncio.CancelledError:
@@ -98,17 +106,19 @@ class App:
             telemetry.fail(span, error)
             found = errors.internal(error, request_id)
         status = errors.http_status(found, if_match="if-match" in headers)
-        return Response(errors.body(found, status), status, errors.headers(found), "application/json")
+        return Answer(status, errors.body(found, status), errors.headers(found))
 
     async def _answer(
         self, scope: Scope, receive: Receive, headers: Mapping[str, str], request_id: str, span: Span
-    ) -> Response:
+    ) -> Answer | StreamingResponse:
         verb, raw_path = scope["method"], scope["raw_path"].decode("latin-1")
         if verb in ("GET", "HEAD") and (page := await self._page(raw_path, headers)) is not None:
             return page
         route, path_values = routes().find(verb, raw_path)
-        span.update_name(f"{verb} {route.template}")
-        _refuse_doubled(scope)
+        if span.is_recording():
+            span.update_name(f"{verb} {route.template}")
+        if len(headers) != len(scope["headers"]):
+            _refuse_doubled(scope)
         timeout_s = _timeout_s(headers)
         caller = await self._authenticator.caller(headers.get("authorization", ""))
         body = await _read_body(receive, headers)
@@ -118,9 +128,9 @@ class App:
             return self._stream(route, request, caller, headers)
         answer = await self._proxy.unary(route.method, request, caller, timeout_s, request_id)
         reply = self._codec.reply(route.method, answer)
-        return Response(reply.body, 200, {"etag": reply.etag} if reply.etag else None, "application/json")
+        return Answer(200, reply.body, {"etag": reply.etag} if reply.etag else {})
 
-    def _stream(self, route: Route, request: bytes, caller: Caller, headers: Mapping[str, str]) -> Response:
+    def _stream(self, route: Route, request: bytes, caller: Caller, headers: Mapping[str, str]) -> StreamingResponse:
         async def recheck() -> Caller:
             return await self._authenticator.caller(headers.get("authorization", ""))
 
@@ -129,15 +139,15 @@ class App:
         lines = sse.events(subscription, self._codec)
         return StreamingResponse(lines, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
 
-    async def _page(self, path: str, headers: Mapping[str, str]) -> Response | None:
+    async def _page(self, path: str, headers: Mapping[str, str]) -> Answer | None:
         if path in _FILES:
             name, media = _FILES[path]
-            return Response(_page(name), media_type=media, headers={"content-security-policy": _PAGE_POLICY})
+            return Answer(200, _page(name), {"content-security-policy": _PAGE_POLICY}, media)
         if path == "/openapi.json":
             cached = {"etag": self._openapi_etag, "cache-control": "no-cache"}
             if headers.get("if-none-match") == self._openapi_etag:
-                return Response(status_code=304, headers=cached)
-            return Response(self._openapi, media_type="application/json", headers=cached)
+                return Answer(304, b"", cached)
+            return Answer(200, self._openapi, cached)
         if path == "/livez":
             return _json(200, {"status": "alive"})
         if path == "/readyz":
@@ -146,8 +156,8 @@ class App:
         return None
 
 
-def _json(status: int, value: Any) -> Response:
-    return Response(msgspec.json.encode(value), status, media_type="application/json")
+def _json(status: int, value: Any) -> Answer:
+    return Answer(status, msgspec.json.encode(value), {})
 
 
 @lru_cache(maxsize=len(_FILES))
@@ -178,6 +188,8 @@ def _timeout_s(headers: Mapping[str, str]) -> float | None:
 
 async def _read_body(receive: Receive, headers: Mapping[str, str]) -> bytes:
     """The whole body, never more of it than is allowed."""
+    if "content-length" not in headers and "transfer-encoding" not in headers:
+        return b""
     length = headers.get("content-length", "")
     if length.isdigit() and int(length) > BODY_LIMIT:
         raise too_large()

@@ -16,7 +16,7 @@ _VERB_SUFFIX = re.compile(r":([A-Za-z][A-Za-z0-9]*)$")
 _SHOWABLE = re.compile(r"[A-Za-z_]{1,40}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Route:
     """One method as HTTP calls it.
 

@@ -7,10 +7,11 @@ import contextlib
 import logging
 import socket
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from chassis import telemetry
 from chassis.errors import Exhausted, Failure, Invalid, Reason
@@ -27,6 +28,8 @@ _GRACE_S = 15
 # A connection accepted at the last moment has its request under way: it is closed after its answer, not before.
 _LINGER_S = 0.3
 _CONNECTIONS = 10_000
+# Where a request's scope holds the way to answer it at once: `await answer(status, head, body, close=False)`.
+WHOLE = "rapport.whole"
 
 
 class Protocol(HttpToolsProtocol):
@@ -47,21 +50,23 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Reads on; also a head that never ends is counted."""
+        """Reads on; also a head that never ends is counted, and has a few seconds."""
         super().data_received(data)
         if self._in_head and self.parser is not None:
+            if self._head_bytes == 0 and self.scope is not None:
+                # Most heads come whole; a timer for each of those would be time lost.
+                self._head_timer.cancel()
+                self._head_timer = self.loop.call_later(_HEAD_S, self._too_slow)
             self._head_bytes += len(data)
             if self._head_bytes > URL_LIMIT + 2 * HEADERS_LIMIT and not self.transport.is_closing():
                 self._refusal = _head_too_large()
                 self.send_400_response("")
 
     def on_message_begin(self) -> None:
-        """A request begins: its head has a few seconds."""
+        """A request begins."""
         super().on_message_begin()
         self._head_bytes = self._header_bytes = 0
         self._in_head = True
-        self._head_timer.cancel()
-        self._head_timer = self.loop.call_later(_HEAD_S, self._too_slow)
 
     def on_url(self, url: bytes) -> None:
         """Takes a part of the URL."""
@@ -81,6 +86,7 @@ class Protocol(HttpToolsProtocol):
         self._in_head = False
         self._head_timer.cancel()
         super().on_headers_complete()
+        self.scope["extensions"] = {WHOLE: partial(_answer_whole, self.cycle)}  # type: ignore[dict-item]
 
     def send_400_response(self, msg: str) -> None:
         """Answers what is no request, and closes."""
@@ -112,6 +118,27 @@ def _head_too_large() -> Exhausted:
     )
 
 
+async def _answer_whole(
+    cycle: RequestResponseCycle, status: int, head: bytes, body: bytes, *, close: bool = False
+) -> None:
+    """Answers in one write to the socket. ``head`` holds the header lines but for content-length and connection."""
+    if cycle.flow.write_paused and not cycle.disconnected:
+        await cycle.flow.drain()
+    if cycle.disconnected:
+        return
+    cycle.keep_alive = cycle.keep_alive and not close
+    cycle.response_started = cycle.response_complete = True
+    date = b"".join(b"%s: %s\r\n" % header for header in cycle.default_headers)
+    end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
+    shown = b"" if cycle.scope["method"] == "HEAD" else body
+    length = b"" if status == 304 else b"content-length: %d\r\n" % len(body)
+    cycle.transport.write(b"".join((STATUS_LINE[status], date, head, length, end, shown)))
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()
+
+
 class _Uvicorn(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -133,6 +160,7 @@ class HttpDoor:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=_GRACE_S,
             limit_concurrency=_CONNECTIONS,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 from crm.type.v1 import options_pb2
 from google.protobuf.descriptor import Descriptor
@@ -24,8 +24,7 @@ _ETAG = re.compile(r'"[^"\\\x00-\x1f]*"')
 _MASK = "update_mask"
 
 
-@dataclass(frozen=True)
-class HttpCall:
+class HttpCall(NamedTuple):
     """What came over HTTP. Header names are in lower case; ``path_values`` are decoded, by field."""
 
     path_values: Mapping[str, str]
@@ -38,15 +37,23 @@ def build(reader: Reader, route: Route, call: HttpCall) -> Message:
     """The request message of a call. Raises Invalid or Exhausted, naming what was wrong and where."""
     message = route.method.request()
     content = _read_body(reader, message, route, call)
-    bound = {each.partition(".")[0] for each in route.path_fields} | {route.body}
-    names = set() if route.body == "*" else {each.name for each in message.DESCRIPTOR.fields} - bound
-    query.fill(reader, message, query.parse(call.query), names, "path or the body" if route.body else "path")
+    if call.query:
+        taken = "path or the body" if route.body else "path"
+        query.fill(reader, message, query.parse(call.query), _queried(route), taken)
     for field, value in call.path_values.items():
         _bind_path(message, field, value)
-    _derive_masks(message, route, content)
+    if route.body:
+        _derive_masks(message, route, content)
     _take_if_match(message, route, call.headers)
     _take_idempotency_key(message, route, call.headers)
     return message
+
+
+@cache
+def _queried(route: Route) -> set[str]:
+    """The fields of a request that its query may name: those that neither path nor body fills."""
+    bound = {each.partition(".")[0] for each in route.path_fields} | {route.body}
+    return set() if route.body == "*" else {each.name for each in route.method.descriptor.input_type.fields} - bound
 
 
 def _read_body(reader: Reader, message: Message, route: Route, call: HttpCall) -> Any:
@@ -162,8 +169,7 @@ def _take_if_match(message: Any, route: Route, headers: Mapping[str, str]) -> No
 
 
 def _take_idempotency_key(message: Any, route: Route, headers: Mapping[str, str]) -> None:
-    given = headers.get("idempotency-key", "").strip().strip('"')
-    if not given or not route.method.writes:
+    if not route.method.writes or not (given := headers.get("idempotency-key", "").strip().strip('"')):
         return
     if not _UUID.fullmatch(given):
         raise Invalid(Reason.REASON_FIELD_INVALID, "Idempotency-Key: must be a UUID")
