@@ -32,6 +32,7 @@ from chassis.service import DEFAULT_DEADLINE_S, MAX_DEADLINE_S, Server, StartupE
 from gateway import errors
 from gateway.identity.authenticate import Authenticator
 from gateway.live.subscription import Ending, Subscription, Subscriptions
+from gateway.together import Together
 
 TRACE_KEY = "x-trace-id"
 REPLAY_KEY = "x-replay-id"
@@ -59,6 +60,7 @@ class Proxy:
         self._server = server
         self._channels = channels
         self._subscriptions = subscriptions
+        self._together = Together(load(), self._ask)
 
     async def unary(
         self, method: Method, request: bytes, caller: Caller, timeout_s: float | None, request_id: str
@@ -70,7 +72,13 @@ class Proxy:
             if method.home == "gateway":
                 metadata = {"traceparent": telemetry.traceparent(), "rapport-request-id": request_id}
                 return await self._server.handle(method.path, request, metadata, limit, caller=caller)
-            return await self._channels.unary(method.home, method.path, request)
+            # What has less time than usual must not be held up, nor hurry others.
+            if timeout_s is None and self._together.fits(method, request):
+                return await self._together.get(method, request)
+            return await self._ask(method, request)
+
+    async def _ask(self, method: Method, request: bytes) -> bytes:
+        return await self._channels.unary(method.home, method.path, request)
 
     def subscribe(
         self, method: Method, request: bytes, caller: Caller, recheck: Any, last_event_id: str = ""
