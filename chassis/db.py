@@ -350,12 +350,18 @@ async def _transaction(engine: AsyncEngine, begin: str) -> AsyncIterator[AsyncCo
 
 
 async def _roll_back(connection: AsyncConnection) -> None:
-    """Ends the transaction come what may; a connection that cannot is thrown away, never handed on inside one."""
+    """Ends the transaction come what may; a connection that cannot is thrown away, never handed on inside one.
+
+    Such a connection is no failure of its own: what ended the transaction is what the caller hears of.
+    """
+    if connection.invalidated:
+        return  # the driver gave up a statement that was cancelled, and its connection with it
     try:
         await asyncio.shield(_driver(connection, "ROLLBACK"))
-    except BaseException:
+    except BaseException as error:
         await asyncio.shield(connection.invalidate())
-        raise
+        if not isinstance(error, Exception):
+            raise
 
 
 _CLASSES: Final[tuple[tuple[tuple[str, ...], type[Failure], Any, str], ...]] = (

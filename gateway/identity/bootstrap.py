@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from uuid import UUID
 
 from crm.gateway.v1 import api_key_pb2
@@ -9,11 +10,13 @@ from sqlalchemy import bindparam, select
 
 from chassis import telemetry
 from chassis.db import Database
+from chassis.errors import Unavailable
 from gateway.identity import keys, tenants
 from gateway.identity.tables import credentials
 
 # Fixed, so that two gateway processes that start at once make one tenant.
 DEMO_TENANT = UUID("0190a0a0-0000-7000-8000-000000000001")
+_AGAIN_S = 0.5
 _SCOPES = ["*", "platform.*"]
 _HELD = select(credentials.c.digest).where(credentials.c.digest == bindparam("digest"))
 
@@ -21,9 +24,18 @@ log = telemetry.logger()
 
 
 async def bootstrap(db: Database, secret: str) -> None:
-    """Makes the demo tenant and lets this key in, where that has not happened yet."""
+    """Makes the demo tenant and lets this key in, where that has not happened yet; waits for an absent database."""
     if not secret.startswith(keys.LEAD):
         raise ValueError(f"the bootstrap API key must begin with '{keys.LEAD}'")
+    while True:
+        try:
+            return await _let_in(db, secret)
+        except Unavailable as error:
+            log.warning("the demo tenant waits for the database", exc_info=error)
+            await asyncio.sleep(_AGAIN_S)
+
+
+async def _let_in(db: Database, secret: str) -> None:
     if await _is_held(db, secret):
         return
     key = keys.NewKey(secret, keys.prefix_of(secret))
