@@ -9,14 +9,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import datetime as dt
-import multiprocessing
 import os
 import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -27,6 +26,7 @@ from chassis import ids
 from deploy.local.state import State
 from services.sales.pipelines import first_pipeline
 from tests.bench import data_copy
+from tests.bench.data_clone import Stencil
 from tests.bench.data_people import Size, World
 from tests.bench.data_records import KINDS
 
@@ -34,11 +34,10 @@ MOST_PEOPLE: Final = 10_000_000
 # Above so many people the machine must have room to spare.
 _MANY: Final = 1_000_000
 _MANY_FREE_BYTES: Final = 40 * 10**9
-# What a record of each kind takes with its keys, ledger rows, timeline and indexes, rounded up from a measured fill.
-_BYTES_EACH: Final = 5_000
+# What a person, and one record of each other kind together, take with all that belongs to them: measured, rounded up.
+_BYTES_PERSON: Final = 3_500
+_BYTES_ROW: Final = 20_000
 _SAMPLES: Final = 1_000
-# Below, starting processes takes longer than the work.
-_WORTH_PROCESSES: Final = 5_000
 
 
 @dataclass(frozen=True)
@@ -91,9 +90,11 @@ def fill_tenant(
     written = asyncio.run(_fill(owners, world))
     samples = {}
     for kind in KINDS:
-        count = kind.count(world.size)
-        step = max(1, count // _SAMPLES)
-        samples[kind.prefix] = [world.id(kind.prefix, number) for number in range(0, count, step)]
+        blocks = [world.at(block) for block in range(world.size.people_blocks)]
+        counts = [kind.count(each) for each in blocks]
+        step = max(1, sum(counts) // _SAMPLES)
+        numbers = ((each, number) for each, count in zip(blocks, counts, strict=True) for number in range(count))
+        samples[kind.prefix] = [each.id(kind.prefix, number) for each, number in islice(numbers, 0, None, step)]
     return Filled(
         tenant, key, url, world.size, samples, world.id("contact", 0), first_pipeline(tenant).id, written,
         time.monotonic() - began,
@@ -105,44 +106,45 @@ def check_room(size: Size, data: Path) -> None:
     if size.people > MOST_PEOPLE:
         raise SystemExit(f"at most {MOST_PEOPLE:,} people")
     free = shutil.disk_usage(data).free
-    records = sum(kind.count(size) for kind in KINDS)
-    need = max(records * _BYTES_EACH, _MANY_FREE_BYTES if size.people > _MANY else 0)
+    need = max(size.rows * _BYTES_ROW + size.people * _BYTES_PERSON, _MANY_FREE_BYTES if size.people > _MANY else 0)
     if free < need:
         raise SystemExit(
-            f"{size.people:,} people and {size.deals:,} of each other kind need {need / 1e9:.0f} GB free at {data};"
+            f"{size.people:,} people and {size.rows:,} of each other kind need {need / 1e9:.0f} GB free at {data};"
             f" there are {free / 1e9:.0f} GB"
         )
 
 
 async def _fill(owners: Mapping[str, str], world: World) -> int:
     async with data_copy.connected(owners) as services, data_copy.open_to_owners(services):
-        if sum(kind.count(world.size) for kind in KINDS) < _WORTH_PROCESSES:
-            written = sum([await _fill_service(owners, world, name) for name in data_copy.SCHEMAS])
-        else:
-            written = await _in_processes(owners, world)
+        one_by_one = asyncio.Semaphore(os.cpu_count() or 2)
+        written = await asyncio.gather(*(_fill_service(owners, world, name, one_by_one) for name in data_copy.SCHEMAS))
         await data_copy.analyze(services)
-    return written
+    return sum(written)
 
 
-async def _in_processes(owners: Mapping[str, str], world: World) -> int:
-    """Each service in a process of its own, as many at once as there are processors."""
-    loop = asyncio.get_running_loop()
-    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
-        jobs = [loop.run_in_executor(pool, _process, dict(owners), world, name) for name in data_copy.SCHEMAS]
-        return sum(await asyncio.gather(*jobs))
-
-
-def _process(owners: Mapping[str, str], world: World, service: str) -> int:
-    return asyncio.run(_fill_service(owners, world, service))
-
-
-async def _fill_service(owners: Mapping[str, str], world: World, service: str) -> int:
+async def _fill_service(owners: Mapping[str, str], world: World, service: str, turn: asyncio.Semaphore) -> int:
+    """Fills a service's tables and what follows from them in others, block after block."""
     written = 0
-    kinds = [kind for kind in KINDS if kind.service == service]
     async with data_copy.connected(owners) as services:
-        for kind, numbers in data_copy.shuffle(kinds, world):
-            written += await data_copy.write(data_copy.chunk_of(kind, world, numbers), services)
+        for block in (0, 1):
+            stencil = _stencil(service, world.at(block))
+            await stencil.prepare(services)
+            for number in range(block, 1 if block == 0 else world.size.blocks):
+                async with turn:
+                    written += await stencil.copy(world.at(number), services)
+        if service == "contacts" and world.size.people_blocks > world.size.blocks:
+            stencil = _stencil(service, world.at(world.size.blocks))
+            await stencil.prepare(services)
+            for number in range(world.size.blocks, world.size.people_blocks):
+                async with turn:
+                    written += await stencil.copy(world.at(number), services)
     return written
+
+
+def _stencil(service: str, world: World) -> Stencil:
+    kinds = [kind for kind in KINDS if kind.service == service and kind.count(world)]
+    chunks = [data_copy.chunk_of(kind, world) for kind in kinds]
+    return Stencil(service, world, data_copy.tables_of(service, chunks, 1))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -7,12 +7,10 @@ without gaps, and rebuilds and resuming subscribers find the records in the ledg
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import datetime as dt
 import json
-import random
-import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -27,6 +25,7 @@ from chassis.change import Change, message_of
 from chassis.db import Schema
 from chassis.work import changed_fields
 from services.activities import projection
+from services.activities.tables import entity_subject, entry_subject, timeline_entries
 from services.activities.tables import schema as activities
 from services.contacts.tables import schema as contacts
 from services.marketing import reactions
@@ -37,9 +36,7 @@ from tests.bench.data_people import World
 from tests.bench.data_records import Kind, record
 
 SCHEMAS: Final[dict[str, Schema]] = {each.name: each for each in (contacts, sales, activities, marketing)}
-CHUNK: Final = 5_000
 _ACTOR: Final = "service:import"
-_QUIET_LIMIT_S: Final = 60.0
 
 Rows = list[tuple[Any, ...]]
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -77,15 +74,13 @@ class Chunk:
     ledger: list[LedgerRow] = field(default_factory=list)
 
 
-def chunk_of(kind: Kind, world: World, numbers: Iterable[int]) -> Chunk:
-    """The records of these numbers."""
+def chunk_of(kind: Kind, world: World) -> Chunk:
+    """A block's records of a kind."""
     made = Chunk(kind)
     table, prefix, name = kind.resource.table, kind.prefix, f"{kind.resource.kind.full_name}.created"
     as_row = _columns(table)
-    for number in numbers:
-        # The moment of the hour before `now` that the record's id names.
-        made_at = world.now - dt.timedelta(seconds=3600 - number * 0.0003)
-        message, happened = record(kind, world, number, made_at)
+    for number in range(kind.count(world)):
+        message, happened = record(kind, world, number)
         uuid = world.uuid(prefix, number)
         values = kind.resource.codec.row(message) | {"tenant_id": world.tenant, "revision": 1}
         made.rows.append(as_row(values))
@@ -100,7 +95,7 @@ def chunk_of(kind: Kind, world: World, numbers: Iterable[int]) -> Chunk:
                 message.SerializeToString(),
                 changed_fields(None, message),
                 happened,
-                made_at,
+                world.made_at(number),
             )
         )
     return made
@@ -120,53 +115,35 @@ def _columns(table: Table) -> Any:
     return as_row
 
 
-async def write(chunk: Chunk, services: Mapping[str, Connection]) -> int:
-    """Writes a chunk; how many rows of all tables that were.
-
-    Waits until all before it is published. Raises TimeoutError where that does not happen.
-    """
-    service = chunk.kind.service
-    end = time.monotonic() + _QUIET_LIMIT_S
-    while not await _write_home(chunk, services[service]):
-        if time.monotonic() > end:
-            raise TimeoutError("the relay does not come to rest: something else writes, or NATS is away")
-        await asyncio.sleep(0.05)
-    changes = [Change(service, row.position or 0, row.tenant_id, message_of(cast(Any, row))) for row in chunk.ledger]
-    projected = await _project_timeline(services["activities"], changes)
-    return len(chunk.rows) * 2 + len(chunk.keys) + projected + await _project_views(services["marketing"], changes)
+def ledger_columns(service: str) -> list[str]:
+    """The columns of a ledger that are not made by the database."""
+    return [each.name for each in SCHEMAS[service].ledger.c if each.name != "id"]
 
 
-async def _write_home(chunk: Chunk, home: Connection) -> bool:
-    """Rows, natural keys and ledger in one transaction, which keeps the relay out; False while it has work to do."""
-    schema = SCHEMAS[chunk.kind.service]
-    names = [each.name for each in schema.ledger.c if each.name != "id"]
-    async with home.transaction():
-        relay = await home.fetchrow("SELECT last_position, watermark FROM relay WHERE id = 1 FOR UPDATE")
-        assert relay is not None
-        if relay["last_position"] != relay["watermark"]:
-            return False
-        for position, row in enumerate(chunk.ledger, relay["last_position"] + 1):
-            row.position = position
-        await _copy(home, chunk.kind.resource.table, chunk.rows)
-        await _copy(home, schema.natural_keys, chunk.keys)
-        await _copy(home, schema.ledger, [tuple(getattr(row, name) for name in names) for row in chunk.ledger], names)
-        await home.execute(
-            "UPDATE relay SET last_position = last_position + $1, watermark = watermark + $1 WHERE id = 1",
-            len(chunk.ledger),
-        )
-        return True
+def tables_of(service: str, chunks: Sequence[Chunk], first: int) -> dict[str, dict[Table, Rows]]:
+    """All the rows that records of a service have, by service and table; their positions count from ``first``."""
+    schema = SCHEMAS[service]
+    home: dict[Table, Rows] = {chunk.kind.resource.table: chunk.rows for chunk in chunks}
+    home[schema.natural_keys] = [key for chunk in chunks for key in chunk.keys]
+    ledger = [row for chunk in chunks for row in chunk.ledger]
+    for position, row in enumerate(ledger, first):
+        row.position = position
+    names = ledger_columns(service)
+    home[schema.ledger] = [tuple(getattr(row, name) for name in names) for row in ledger]
+    changes = [Change(service, row.position or 0, row.tenant_id, message_of(cast(Any, row))) for row in ledger]
+    return _joined({service: home}, {"activities": _timeline(changes)}, {"marketing": _views(changes)})
 
 
-async def _copy(connection: Connection, table: Table, rows: Rows, columns: Sequence[str] = ()) -> None:
-    if rows:
-        await connection.copy_records_to_table(
-            table.name, records=rows, columns=list(columns) or [each.name for each in table.c]
-        )
+def _joined(*parts: dict[str, dict[Table, Rows]]) -> dict[str, dict[Table, Rows]]:
+    joined: dict[str, dict[Table, Rows]] = {}
+    for part in parts:
+        for service, tables in part.items():
+            joined.setdefault(service, {}).update(tables)
+    return joined
 
 
-async def _project_timeline(connection: Connection, changes: list[Change]) -> int:
+def _timeline(changes: list[Change]) -> dict[Table, Rows]:
     """What the timeline's projection makes of changes, each the first of its record."""
-    tables = activities.metadata.tables
     entries: Rows = []
     places: Rows = []
     links: Rows = []
@@ -177,10 +154,7 @@ async def _project_timeline(connection: Connection, changes: list[Change]) -> in
         for subject in projection.subjects_of(change):
             places.append((tenant, subject, *place, change.event_id))
             links.append((tenant, change.entity_id, subject))
-    async with connection.transaction():
-        for name, rows in (("timeline_entries", entries), ("entry_subject", places), ("entity_subject", links)):
-            await _copy(connection, tables[name], rows)
-    return len(entries) + len(places) + len(links)
+    return {timeline_entries: entries, entry_subject: places, entity_subject: links}
 
 
 class _Kept:
@@ -193,24 +167,29 @@ class _Kept:
         self.rows.append(row)
 
 
-async def _project_views(connection: Connection, changes: list[Change]) -> int:
+_VIEWS: Final = {
+    "crm.sales.v1.Lead": (lead_view, reactions.keep_lead),
+    "crm.sales.v1.Deal": (deal_view, reactions.keep_deal),
+}
+
+
+def _views(changes: list[Change]) -> dict[Table, Rows]:
     """Marketing's copies of leads and deals."""
-    views = {
-        "crm.sales.v1.Lead": (lead_view, reactions.keep_lead),
-        "crm.sales.v1.Deal": (deal_view, reactions.keep_deal),
-    }
-    if not changes or changes[0].resource not in views:
-        return 0
-    table, reaction = views[changes[0].resource]
+    made: dict[Table, Rows] = {}
+    for resource, (table, reaction) in _VIEWS.items():
+        rows = [_viewed(table, reaction, change) for change in changes if change.resource == resource]
+        if rows:
+            made[table] = rows
+    return made
+
+
+def _viewed(table: Table, reaction: Any, change: Change) -> tuple[Any, ...]:
     kept = _Kept()
-    for change in changes:
-        await reaction(change, kept)  # type: ignore[arg-type]
-    rows = [
-        tuple(change.tenant if each.name == "tenant_id" else row[f"v_{each.name}"] for each in table.c)
-        for change, row in zip(changes, kept.rows, strict=True)
-    ]
-    await _copy(connection, table, rows)
-    return len(rows)
+    with contextlib.suppress(StopIteration):
+        # It gathers and waits for nothing.
+        reaction(change, kept).send(None)
+    row = {"tenant_id": change.tenant} | {name.removeprefix("v_"): value for name, value in kept.rows[0].items()}
+    return tuple(row[each.name] for each in table.c)
 
 
 @asynccontextmanager
@@ -256,16 +235,3 @@ async def analyze(services: Mapping[str, Connection]) -> None:
     for name, connection in services.items():
         for table in _tenant_tables(name):
             await connection.execute(f"VACUUM (ANALYZE) {table}", timeout=1800)
-
-
-def shuffle(kinds: Sequence[Kind], world: World) -> list[tuple[Kind, range]]:
-    """All the chunks of some kinds, mixed as they come in life, each kind's in order."""
-    chunks = {
-        each.prefix: [
-            range(at, min(at + CHUNK, each.count(world.size))) for at in range(0, each.count(world.size), CHUNK)
-        ]
-        for each in kinds
-    }
-    order = [each for each in kinds for _ in chunks[each.prefix]]
-    random.Random(0).shuffle(order)
-    return [(each, chunks[each.prefix].pop(0)) for each in order]

@@ -9,7 +9,7 @@ import datetime as dt
 import math
 import random
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Final
 from uuid import UUID
 
@@ -45,28 +45,49 @@ WIN_RATES: Final = (0.30, 0.52, 0.35, 0.41, 0.12, 0.24, 0.16, 0.33)
 CURRENCIES: Final = ("EUR", "USD", "BRL", "GBP")
 CURRENCY_WEIGHTS: Final = (55, 25, 15, 5)
 YEARS: Final = 3
+BLOCK: Final = 2_500
 _MASK: Final = (1 << 64) - 1
+_MADE_BEFORE_MS: Final = 1_600_000_000_000
 
 
 @dataclass(frozen=True)
 class Size:
-    """How many there are of each kind."""
+    """How much is invented: ``blocks`` of ``each`` records of every main kind, and ``people_blocks`` of people.
 
-    people: int
-    companies: int
-    deals: int
-    leads: int
-    activities: int
-    touches: int
-    products: int
-    campaigns: int
-    owners: int
+    The first block is the old customers', to whom much of what happens in the others belongs. The second is made one
+    by one as well; the rest are copies of it under ids of their own (tests/bench/data_clone.py).
+    """
+
+    each: int
+    blocks: int
+    people_blocks: int
 
     @classmethod
     def of(cls, rows: int, people: int | None = None) -> Size:
-        """The size of a tenant with ``rows`` of each main kind."""
-        few = max(20, math.isqrt(rows))
-        return cls(people or rows, rows, rows, rows, rows, max(1, rows // 4), max(10, rows // 20), few, min(few, 200))
+        """The size of a tenant with ``rows`` of each main kind, rounded up to whole blocks."""
+        blocks = max(2, math.ceil(rows / BLOCK))
+        each = math.ceil(rows / blocks)
+        return cls(each, blocks, max(blocks, math.ceil((people or rows) / each)))
+
+    @property
+    def people(self) -> int:
+        """How many people."""
+        return self.each * self.people_blocks
+
+    @property
+    def rows(self) -> int:
+        """How many of each other main kind."""
+        return self.each * self.blocks
+
+    @property
+    def owners(self) -> int:
+        """How many users own records."""
+        return min(200, max(5, math.isqrt(self.rows)))
+
+    @property
+    def campaigns(self) -> int:
+        """How many campaigns, all of them in the first block."""
+        return min(self.each, max(20, math.isqrt(self.rows)))
 
 
 def shuffled(seed: int, number: int) -> int:
@@ -87,15 +108,53 @@ def _of(words: tuple[str, ...], u: float) -> str:
 
 
 class World:
-    """One tenant's people and business as of a moment."""
+    """One block of a tenant's people and business as of a moment.
 
-    def __init__(self, tenant: UUID, size: Size, now: dt.datetime) -> None:
+    Records are numbered within the block; -1, -2 … are those of the first block.
+    """
+
+    def __init__(self, tenant: UUID, size: Size, now: dt.datetime, block: int = 0) -> None:
         self.tenant = tenant
         self.size = size
         self.now = now
-        self._seed = tenant.int & _MASK
-        self._first_ms = int(now.timestamp() * 1000) - 3_600_000
+        self.block = block
+        self._seed = (tenant.int ^ min(block, 1) << 32) & _MASK
         self._span_s = YEARS * 365.25 * 86_400
+        # The hour before `now`, in which all the records were made.
+        self._start_ms = int(now.timestamp() * 1000) - 3_600_000
+        self._step_ms = 3_500_000 // size.people_blocks
+
+    def at(self, block: int) -> World:
+        """Another block of the same tenant."""
+        return World(self.tenant, self.size, self.now, block)
+
+    @cached_property
+    def _first(self) -> World:
+        return self.at(0)
+
+    def _of(self, number: int) -> tuple[World, int]:
+        """The block that a number belongs to, and the number there."""
+        return (self, number) if number >= 0 else (self._first, -number - 1)
+
+    @cached_property
+    def time_bits(self) -> int:
+        """What the ids of a block's records begin with, and nobody else's: the millisecond of a UUIDv7."""
+        return self._start_ms + self.block * self._step_ms
+
+    @cached_property
+    def mark(self) -> str:
+        """The same in a TypeID. What must be unique beyond the block holds it too."""
+        return ids.encode("x", UUID(int=self.time_bits << 80))[2:12]
+
+    @cached_property
+    def hex_mark(self) -> str:
+        """The same in a UUID's text."""
+        return str(UUID(int=self.time_bits << 80))[:13]
+
+    def made_at(self, number: int) -> dt.datetime:
+        """When Rapport learned of a record."""
+        moment = self._start_ms + self.block * self._step_ms + number
+        return dt.datetime.fromtimestamp(moment / 1000, dt.UTC)
 
     def chance(self, kind: str, number: int) -> random.Random:
         """The dice of one record."""
@@ -103,17 +162,15 @@ class World:
 
     def _part(self, what: str, number: int) -> float:
         """One throw of the dice, in [0, 1)."""
-        return shuffled(self._seed ^ _hash_of(what), number) / (_MASK + 1)
+        world, number = self._of(number)
+        return shuffled(world._seed ^ _hash_of(what), number) / (_MASK + 1)
 
     def uuid(self, kind: str, number: int) -> UUID:
-        """The id of the record of that number: a UUIDv7 (RFC 9562) of the hour before ``now``, in the order of numbers.
-
-        Twelve million a kind at most.
-        """
-        step = number * 3 // 10
-        within = number - step * 10 // 3
-        bits = shuffled(self._seed ^ _hash_of(kind), number)
-        return UUID(int=self._first_ms + step << 80 | 7 << 76 | within << 64 | 2 << 62 | bits >> 2)
+        """The id of the record of that number: a UUIDv7 (RFC 9562), in the order of blocks and numbers."""
+        world, number = self._of(number)
+        bits = shuffled(world._seed ^ _hash_of(kind), number) & (1 << 42) - 1
+        kind_bits = _hash_of(kind) % 4093
+        return UUID(int=world.time_bits << 80 | 7 << 76 | kind_bits << 64 | 2 << 62 | number << 42 | bits)
 
     def id(self, kind: str, number: int) -> str:
         """The same as a TypeID; ``kind`` is the prefix."""
@@ -130,19 +187,31 @@ class World:
 
     def domain(self, number: int) -> str:
         """A company's domain; its own."""
-        return f"{self.firm(number).split()[0].lower()}-{number}.example"
+        world, within = self._of(number)
+        return f"{self.firm(number).split()[0].lower()}-{within}-{world.mark}.example"
 
     def employer(self, person: int) -> int:
         """The company a person works for: few hold many."""
-        return zipf(self._part("employer", person), self.size.companies, 10)
+        world, number = self._of(person)
+        found = world.somebody(world._part("employer", number), 10, 0.3)
+        return found if world is self or found < 0 else -found - 1
 
     def customer(self, chance: random.Random) -> int:
-        """A person with whom something happens: few have very much."""
-        return zipf(chance.random(), self.size.people, 50)
+        """A person with whom something happens, or a deal about which: few have very much."""
+        return self.somebody(chance.random(), 5, 0.2)
+
+    def somebody(self, u: float, flat: float, old: float) -> int:
+        """A record of a kind by a uniform ``u``; with the probability ``old`` one of the first block."""
+        if u < old:
+            return -zipf(u / old, self.size.each, flat) - 1
+        return zipf((u - old) / (1 - old), self.size.each, 50)
 
     def owner(self, chance: random.Random) -> str:
         """Whose record it is; some have many."""
-        return self.id("user", zipf(chance.random(), self.size.owners, 3))
+        user = UUID(
+            int=_MADE_BEFORE_MS << 80 | 7 << 76 | 2 << 62 | shuffled(0, zipf(chance.random(), self.size.owners, 3)) >> 2
+        )
+        return ids.encode("user", user)
 
     def past(self, chance: random.Random) -> dt.datetime:
         """A time in the last years, the likelier the nearer."""

@@ -34,7 +34,6 @@ from tests.bench.data_people import (
     SOURCE_WEIGHTS,
     SOURCES,
     WIN_RATES,
-    Size,
     World,
     ascii_of,
     zipf,
@@ -53,14 +52,14 @@ Made = tuple[Any, dt.datetime]
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of record: where it lives, how many there are, and how the one of a number looks.
+    """A kind of record: where it lives, how many a block has, and how the one of a number looks.
 
     ``make`` answers the record without id, etag and times of its making, and when it happened.
     """
 
     service: str
     resource: Resource[Any]
-    count: Callable[[Size], int]
+    count: Callable[[World], int]
     make: Callable[[World, int, random.Random], Made]
 
     @property
@@ -72,7 +71,8 @@ def _contact(world: World, number: int, chance: random.Random) -> Made:
     given, family = world.person(number)
     domain = world.domain(world.employer(number))
     shared = chance.random() < 0.02
-    address = f"info@{domain}" if shared else f"{ascii_of(given)}.{ascii_of(family)}.{number}@{domain}"
+    person = f"{ascii_of(given)}.{ascii_of(family)}.{number}.{world.mark}"
+    address = f"info@{domain}" if shared else f"{person}@{domain}"
     contact = contact_pb2.Contact(
         display_name=f"{given} {family}", given_name=given, family_name=family,
         emails=[reach_pb2.EmailAddress(address=address, primary=True)],
@@ -81,7 +81,7 @@ def _contact(world: World, number: int, chance: random.Random) -> Made:
     if chance.random() < 0.4:
         contact.phones.add(number=f"+1202555{chance.randrange(10_000):04d}", primary=True)
     if chance.random() < 0.5:
-        contact.external_ids.add(system="hubspot", id=str(number))
+        contact.external_ids.add(system="hubspot", id=f"{world.mark}-{number}")
     if chance.random() < 0.1:
         contact.tags.append("key account")
     return contact, world.now
@@ -91,7 +91,8 @@ def _company(world: World, number: int, chance: random.Random) -> Made:
     company = company_pb2.Company(
         display_name=world.firm(number), domain=world.domain(number),
         industry=world.firm(number).split()[1], employee_count=int(chance.paretovariate(0.9) * 3) % 500_000,
-        owner_id=world.owner(chance), external_ids=[common_pb2.ExternalId(system="hubspot", id=str(number))],
+        owner_id=world.owner(chance),
+        external_ids=[common_pb2.ExternalId(system="hubspot", id=f"{world.mark}-{number}")],
     )  # fmt: skip
     if number and chance.random() < 0.03:
         company.parent_company_id = world.id("company", zipf(chance.random(), number, 10))
@@ -108,7 +109,7 @@ def _affiliation(world: World, number: int, chance: random.Random) -> Made:
 
 def _product(world: World, number: int, chance: random.Random) -> Made:
     return product_pb2.Product(
-        display_name=f"{world.firm(number)} kit {number}", sku=f"SKU-{number:07d}",
+        display_name=f"{world.firm(number)} kit {number}", sku=f"SKU-{world.mark}-{number}",
         unit_price=Money(currency_code="EUR", units=_amount(chance)), active=chance.random() < 0.9,
     ), world.now  # fmt: skip
 
@@ -127,7 +128,7 @@ def _opportunity(world: World, number: int) -> _Opportunity:
     chance = world.chance("opportunity", number)
     source = chance.choices(range(len(SOURCES)), SOURCE_WEIGHTS)[0]
     open_time = world.past(chance).replace(microsecond=0)
-    converted = number < world.size.deals and chance.random() < _CONVERTED
+    converted = chance.random() < _CONVERTED
     convert_time = world.later(open_time, chance, 9) if converted else None
     return _Opportunity(source, open_time, convert_time, world.customer(chance))
 
@@ -137,7 +138,8 @@ def _lead(world: World, number: int, chance: random.Random) -> Made:
     given, family = world.person(story.contact)
     lead = lead_pb2.Lead(
         display_name=f"{given} {family}", given_name=given, family_name=family,
-        company_name=world.firm(world.employer(story.contact)), email=f"{ascii_of(given)}.{number}@mail.example",
+        company_name=world.firm(world.employer(story.contact)),
+        email=f"{ascii_of(given)}.{number}.{world.mark}@mail.example",
         source=SOURCES[story.source], landing_page=_pick(_PAGES, chance), owner_id=world.owner(chance),
         campaign_id=_campaign_of(world, chance), status=lead_pb2.LEAD_STATUS_OPEN,
         open_time=timestamp(story.open_time),
@@ -156,9 +158,8 @@ def _lead(world: World, number: int, chance: random.Random) -> Made:
 
 
 def _deal(world: World, number: int, chance: random.Random) -> Made:
-    story = _opportunity(world, number) if number < world.size.leads else None
-    of_lead = story is not None and story.convert_time is not None
-    if story is not None and story.convert_time is not None:
+    story = _opportunity(world, number)
+    if story.convert_time is not None:
         contact, open_time, win_rate = story.contact, story.convert_time, WIN_RATES[story.source]
     else:
         contact, open_time, win_rate = world.customer(chance), world.past(chance).replace(microsecond=0), 0.3
@@ -167,7 +168,7 @@ def _deal(world: World, number: int, chance: random.Random) -> Made:
         display_name=f"{world.firm(company)} {number % 100}", state=deal_pb2.DEAL_STATE_OPEN,
         amount=Money(currency_code=chance.choices(CURRENCIES, CURRENCY_WEIGHTS)[0], units=_amount(chance)),
         company_id=world.id("company", company), contact_id=world.id("contact", contact),
-        lead_id=world.id("lead", number) if of_lead else "",
+        lead_id=world.id("lead", number) if story.convert_time is not None else "",
         open_time=timestamp(open_time), source=_source(chance), owner_id=world.owner(chance),
     )  # fmt: skip
     close_time = open_time + dt.timedelta(days=45 * chance.lognormvariate(0, 0.8))
@@ -206,7 +207,7 @@ def _related(world: World, chance: random.Random) -> dict[str, Any]:
     """With whom an activity was, and whose it is."""
     related = [world.id("contact", world.customer(chance))]
     if chance.random() < 0.3:
-        related.append(world.id("deal", zipf(chance.random(), world.size.deals, 50)))
+        related.append(world.id("deal", world.customer(chance)))
     return {"related_ids": related, "owner_id": world.owner(chance)}
 
 
@@ -258,10 +259,8 @@ def _campaign(world: World, number: int, chance: random.Random) -> Made:
 
 def _touch(world: World, _number: int, chance: random.Random) -> Made:
     at = world.past(chance)
-    lead = world.size.leads and chance.random() < 0.6
-    subject = (
-        world.id("lead", chance.randrange(world.size.leads)) if lead else world.id("contact", world.customer(chance))
-    )
+    kind = "lead" if chance.random() < 0.6 else "contact"
+    subject = world.id(kind, world.customer(chance))
     channel, source = _pick(_CHANNELS, chance), _source(chance)
     return touch_pb2.Touch(
         display_name=f"{channel}, {source}", subject_id=subject, channel=channel, source=source,
@@ -278,7 +277,7 @@ def _source(chance: random.Random) -> str:
 
 
 def _campaign_of(world: World, chance: random.Random) -> str:
-    return world.id("campaign", zipf(chance.random(), world.size.campaigns, 3))
+    return world.id("campaign", -zipf(chance.random(), world.size.campaigns, 3) - 1)
 
 
 def _amount(chance: random.Random) -> int:
@@ -286,28 +285,29 @@ def _amount(chance: random.Random) -> int:
     return min(5_000_000, int(400 * chance.paretovariate(1.16)))
 
 
-def _share(part: float) -> Callable[[Size], int]:
-    return lambda size: max(1, int(size.activities * part))
+def _share(part: float) -> Callable[[World], int]:
+    return lambda world: max(1, int(world.size.each * part)) if world.block < world.size.blocks else 0
 
 
 KINDS: Final = (
-    Kind("contacts", contacts, lambda size: size.people, _contact),
-    Kind("contacts", companies, lambda size: size.companies, _company),
-    Kind("contacts", affiliations, lambda size: size.people, _affiliation),
-    Kind("sales", products, lambda size: size.products, _product),
-    Kind("sales", leads, lambda size: size.leads, _lead),
-    Kind("sales", deals, lambda size: size.deals, _deal),
+    Kind("contacts", contacts, lambda world: world.size.each, _contact),
+    Kind("contacts", companies, _share(1), _company),
+    Kind("contacts", affiliations, _share(1), _affiliation),
+    Kind("sales", products, _share(0.05), _product),
+    Kind("sales", leads, _share(1), _lead),
+    Kind("sales", deals, _share(1), _deal),
     Kind("activities", tasks.tasks, _share(0.4), _task),
     Kind("activities", notes.notes, _share(0.25), _note),
     Kind("activities", calls.calls, _share(0.25), _call),
     Kind("activities", meetings.meetings, _share(0.1), _meeting),
-    Kind("marketing", campaigns, lambda size: size.campaigns, _campaign),
-    Kind("marketing", touches, lambda size: size.touches, _touch),
+    Kind("marketing", campaigns, lambda world: 0 if world.block else world.size.campaigns, _campaign),
+    Kind("marketing", touches, _share(0.25), _touch),
 )
 
 
-def record(kind: Kind, world: World, number: int, made_at: dt.datetime) -> Made:
+def record(kind: Kind, world: World, number: int) -> Made:
     """The whole record as it stands at revision 1, and when it happened."""
+    made_at = world.made_at(number)
     message, happened = kind.make(world, number, world.chance(kind.prefix, number))
     message.id = ids.encode(kind.prefix, world.uuid(kind.prefix, number))
     message.etag = '"1"'
