@@ -18,13 +18,16 @@ from pathlib import Path
 from typing import Final
 
 from deploy.local.children import FailedToStart
+from deploy.local.parts import SERVICES
 from tests.faults import broker, proxy
 from tests.faults.inject import Inject
 from tests.faults.platform import Layout
 from tests.faults.stand import Stand
 
 # So many may hold at once: more, and nothing is ever done that could go wrong.
-AT_ONCE: Final = 3
+AT_ONCE: Final = 4
+# What belongs to a group has so long to come back before the next of the group.
+_RECOVERS_S: Final = 3.0
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,19 @@ def _processes(layout: Layout) -> Iterable[str]:
 
 def _consuming(layout: Layout) -> Iterable[str]:
     return layout.consuming()
+
+
+def _relaying(layout: Layout) -> Iterable[str]:
+    return layout.relaying()
+
+
+def _serving(layout: Layout) -> Iterable[str]:
+    return [name for kind in SERVICES for name in layout.serving(kind)]
+
+
+def _of(parts: Callable[[Layout], Iterable[str]], target: str) -> Callable[[Layout], Iterable[str]]:
+    """The connections of some processes to a part."""
+    return lambda layout: [f"{name}>{target}" for name in parts(layout)]
 
 
 def _edges(layout: Layout) -> Iterable[str]:
@@ -189,6 +205,10 @@ def _roll_back(it: Act) -> None:
 FAULTS: Final[dict[str, Fault]] = {
     "kill": Fault("SIGKILL a process of a service or the gateway", _kill, _processes, 6),
     "pause": Fault("SIGSTOP one for a few seconds", _pause, _processes, 5, (3, 8)),
+    "kill-serving": Fault("SIGKILL one that serves a service", _kill, _serving, 1),
+    "kill-consumer": Fault("SIGKILL one that handles events", _kill, _consuming, 1),
+    "kill-relay": Fault("SIGKILL one that publishes", _kill, _relaying, 1),
+    "pause-relay": Fault("SIGSTOP one that publishes, until another leads", _pause, _relaying, 1, (4, 7)),
     "kill-nats": Fault("SIGKILL NATS", _kill, _only("nats"), 2, group="nats"),
     "pause-nats": Fault("SIGSTOP NATS", _pause, _only("nats"), 1, (3, 8), group="nats"),
     "nats-down": Fault("NATS stays away", _down, _only("nats"), 1, (8, 12), group="nats"),
@@ -201,6 +221,8 @@ FAULTS: Final[dict[str, Fault]] = {
         "SIGTERM every process in turn", _restart, _only("everything"), 0.3, long_only=True, group="restart"
     ),
     "cut": Fault("connections reset and refused", _edge(proxy.CUT), _edges, 4, (1, 6)),
+    "cut-consumer": Fault("a consumer loses its database", _edge(proxy.CUT), _of(_consuming, "postgres"), 1, (1, 4)),
+    "cut-relay": Fault("a relay loses the broker", _edge(proxy.CUT), _of(_relaying, "nats"), 1, (0.5, 2)),
     "hole": Fault("a connection that swallows what is sent", _edge(proxy.HOLE), _edges, 4, (2, 8)),
     "delay": Fault("a slow connection", _edge(proxy.DELAY, 60, 40), _edges, 4, (4, 10)),
     "swizzle": Fault("an eighth of the connections cut and mended in turn", _swizzle, _only("edges"), 1, (6, 10)),
@@ -229,22 +251,37 @@ def schedule(
     The menu is everything by default, without what takes minutes where there are less than ten. All faults begin and
     end within ``seconds``, as far as they can.
     """
-    names = [name for name, fault in FAULTS.items() if seconds >= 600 or not fault.long_only]
-    names = names if menu is None else list(menu)
+    names = list(menu) if menu is not None else _menu(seconds)
     rng = random.Random(seed)
-    strikes, at, free = [], 0.5, {"": 0.0}
     fresh = rng.sample(names, len(names))  # each once before any comes again
+    strikes: list[Strike] = []
+    busy: list[tuple[float, str]] = []  # what holds: until when, and its group
+    at = 0.5
     while names and at < seconds - 1:
-        name = fresh.pop() if fresh else rng.choices(names, [FAULTS[each].weight for each in names])[0]
-        fault = FAULTS[name]
-        lasts = min(rng.uniform(*fault.lasts_s), max(0.0, seconds - at))
-        target = rng.choice(sorted(fault.targets(layout)))
-        if not fault.group or free.get(fault.group, 0.0) <= at:
+        busy = [each for each in busy if each[0] > at]
+        groups = {group for _, group in busy if group}
+        free = [
+            name for name in names
+            if FAULTS[name].group not in groups and (len(busy) < AT_ONCE or not FAULTS[name].lasts_s[1])
+        ]  # fmt: skip
+        if free:
+            name = next((each for each in fresh if each in free), "")
+            if name:
+                fresh.remove(name)
+            else:
+                name = rng.choices(free, [FAULTS[each].weight for each in free])[0]
+            fault = FAULTS[name]
+            lasts = min(rng.uniform(*fault.lasts_s), max(0.0, seconds - at))
+            target = rng.choice(sorted(fault.targets(layout)))
             strikes.append(Strike(round(at, 2), name, target, round(lasts, 2), rng.getrandbits(32)))
-            if fault.group:
-                free[fault.group] = at + lasts + 3
+            if lasts or fault.group:
+                busy.append((at + lasts + (_RECOVERS_S if fault.group else 0.0), fault.group))
         at += rng.uniform(0.4, 1.6) * every_s
     return strikes
+
+
+def _menu(seconds: float) -> list[str]:
+    return [name for name, fault in FAULTS.items() if seconds >= 600 or not fault.long_only]
 
 
 class Nemesis(threading.Thread):
@@ -260,22 +297,20 @@ class Nemesis(threading.Thread):
         self.stand = stand
         self.strikes = schedule(stand.layout, seed, seconds, menu, every_s=every_s)
         self.problems: list[str] = []
-        self._stop = threading.Event()
-        self._free = threading.Semaphore(AT_ONCE)
+        self._ending = threading.Event()
 
     def stop(self) -> None:
         """No more strikes; those that hold are undone at once."""
-        self._stop.set()
+        self._ending.set()
 
     def run(self) -> None:
         began = time.monotonic()
         hands = []
         for strike in self.strikes:
-            if self._stop.wait(max(0.0, began + strike.at_s - time.monotonic())):
+            if self._ending.wait(max(0.0, began + strike.at_s - time.monotonic())):
                 break
             if strike.kind == "disk-full" and not self.stand.can_fill_disk():
                 continue
-            self._free.acquire()
             hands.append(threading.Thread(target=self._strike, args=(strike,), daemon=True))
             hands[-1].start()
         for hand in hands:
@@ -284,11 +319,9 @@ class Nemesis(threading.Thread):
     def _strike(self, strike: Strike) -> None:
         self.stand.note(strike.kind, strike.target, lasts_s=strike.lasts_s, due_s=strike.at_s)
         try:
-            FAULTS[strike.kind].strike(Act(self.stand, strike, self._stop.wait))
+            FAULTS[strike.kind].strike(Act(self.stand, strike, self._ending.wait))
         except Exception as error:  # a fault that fails must not end the others; the run reports it
             self.problems.append(f"{strike.kind} {strike.target}: {type(error).__name__}: {error}")
-        finally:
-            self._free.release()
 
 
 def main() -> int:
@@ -297,25 +330,31 @@ def main() -> int:
     parser.add_argument("--try", dest="names", nargs="+", choices=sorted(FAULTS), help="strike with these, then heal")
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--directory", type=Path, help="to keep logs in; a temporary one by default")
     options = parser.parse_args()
     if not options.names:
         for name, fault in FAULTS.items():
             print(f"{name:<15} {fault.what}{' (long runs)' if fault.long_only else ''}")
         return 0
     with (
-        tempfile.TemporaryDirectory(prefix="rapport-faults-") as directory,
-        Stand(Path(directory), options.seed) as stand,
+        tempfile.TemporaryDirectory(prefix="rapport-faults-") as scratch,
+        Stand(options.directory or Path(scratch), options.seed) as stand,
     ):
         return _try(stand, options.names, options.seed, options.seconds)
 
 
 def _try(stand: Stand, names: list[str], seed: int, seconds: float) -> int:
+    client = stand.running.tenant("Trial")
+    for number in range(20):
+        client.post("/v1/companies", {"display_name": f"Trial {number}"})
     nemesis = Nemesis(stand, seed, seconds, names)
     nemesis.start()
     nemesis.join()
     began = time.monotonic()
     stand.heal()
-    print(f"{dict(stand.faults)} healed in {time.monotonic() - began:.1f} s")
+    print(f"{dict(stand.faults)} healed in {time.monotonic() - began:.1f} s", flush=True)
+    print(f"{client.post('/v1/companies', {'display_name': 'After'})['id']} is written after it")
+    print(f"{len(stand.poisoned)} poisoned events, dead letters: {broker.dead_letters(stand)}")
     for problem in nemesis.problems:
         print(problem)
     return 1 if nemesis.problems else 0

@@ -10,15 +10,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
+
+import asyncpg
 
 from deploy.local import children
 from deploy.local.__main__ import main
@@ -26,7 +30,8 @@ from deploy.local.parts import KINDS, MAY_CALL, Asked, Part, Plan
 from deploy.local.state import State
 
 MODULE: Final = "tests.faults.platform"
-BUG, SPLIT, INJECT = "RAPPORT_FAULTS_BUG", "RAPPORT_FAULTS_SPLIT", "RAPPORT_FAULTS_INJECT"
+# What the stand tells the supervisor, and the supervisor its processes.
+BUG, WALLS, SPLIT, INJECT = (f"RAPPORT_FAULTS_{name}" for name in ("BUG", "WALLS", "SPLIT", "INJECT"))
 STORE_BYTES: Final = 3 * 1024**3
 
 # By kind: the roles of the processes that serve, and further processes with the roles they have.
@@ -70,6 +75,15 @@ class Layout:
     def roles(self, kind: str) -> str:
         """What the serving processes of a kind do."""
         return SPLITS[self.split].get(kind, (ALL, {}))[0]
+
+    def relaying(self) -> list[str]:
+        """The processes that publish."""
+        found = []
+        for kind in KINDS:
+            if "relay" in self.roles(kind):
+                found += self.serving(kind)
+            found += [name for name, roles in self.beside(kind).items() if "relay" in roles]
+        return found
 
     def processes(self) -> dict[str, str]:
         """Every process of the services and the gateway, with its kind."""
@@ -134,7 +148,9 @@ class BrokenPlan(Plan):
         return replace(part, command=["sh", "-c", script, "sh", str(pid), *part.command])
 
     def replicas_of(self, kind: str, http_fd: int) -> list[Part]:
-        """A kind's processes, its roles apart."""
+        """A kind's processes, its roles apart. Asked when its database is ready: it gets what a stand needs there."""
+        with ThreadPoolExecutor(1) as aside:  # the supervisor's loop runs in this thread
+            aside.submit(asyncio.run, _prepare(self.dsn(kind, "owner"), kind)).result()
         parts = [self._broken(part, self.layout.roles(kind)) for part in super().replicas_of(kind, http_fd)]
         return parts + [self._role(parts[0], name, roles) for name, roles in self.layout.beside(kind).items()]
 
@@ -159,6 +175,21 @@ class BrokenPlan(Plan):
     def platform_env(self) -> dict[str, str]:
         """Without traces: nobody looks at them here."""
         return super().platform_env() | {"OTEL_EXPORTER_OTLP_ENDPOINT": "", "OTEL_TRACES_SAMPLER": "always_off"}
+
+
+async def _prepare(owner_dsn: str, kind: str) -> None:
+    """Makes the table of tally.py, and takes down the walls that a planted bug wants down."""
+    walls = os.environ.get(WALLS, "")
+    connection = await asyncpg.connect(owner_dsn, timeout=5)
+    try:
+        if kind == "activities":
+            await connection.execute("CREATE TABLE IF NOT EXISTS tally (tenant_id uuid, event_id uuid)")
+            await connection.execute("GRANT SELECT, INSERT ON tally TO activities_app")
+        tables = "SELECT tablename FROM pg_policies WHERE policyname = 'tenant_wall'"
+        for row in await connection.fetch(tables) if walls else ():
+            await connection.execute(walls.format(table=row["tablename"]))
+    finally:
+        await connection.close()
 
 
 def _through(address: str, ports: dict[int, int]) -> str:

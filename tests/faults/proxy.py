@@ -72,6 +72,7 @@ class End(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self._full = False  # the other end's reader is slow
         self._last = 0.0
+        self._early: list[bytes] = []  # what came before there was another end
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -88,6 +89,7 @@ class End(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self.other is None or self.other.transport is None:
+            self._early.append(data)
             return
         delay, jitter = self.edge.delay_ms
         loop = asyncio.get_running_loop()
@@ -96,6 +98,14 @@ class End(asyncio.Protocol):
             return
         self._last = max(self._last, loop.time() + (delay + random.uniform(-jitter, jitter)) / 1000)
         loop.call_at(self._last, self.other.deliver, data)
+
+    def join(self, other: End) -> None:
+        """Carries to ``other`` from now on, first what has come already."""
+        self.other = other
+        early, self._early = self._early, []
+        for data in early:
+            self.data_received(data)
+        self.flow()
 
     def deliver(self, data: bytes) -> None:
         """Sends what was delayed."""
@@ -147,9 +157,8 @@ class Front(End):
         if self.transport is None or self.transport.is_closing():
             back.reset()
             return
-        self.other, back.other = back, self
-        self.flow()
-        back.flow()
+        back.join(self)
+        self.join(back)
 
 
 class Proxies:

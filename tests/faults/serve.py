@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from chassis.run import Application, main
-from tests.faults import bugs, inject
+from tests.faults import bugs, inject, tally
 from tests.faults.platform import INJECT
 
 
@@ -34,6 +34,9 @@ def run() -> None:
     options = parser.parse_args()
     what = application(options.kind)
     inject.install(Path(os.environ[INJECT]) / options.name)
+    if options.kind == tally.SERVICE:
+        assert what.reactions is not None
+        tally.install(what.reactions)
     if options.bug:
         bugs.BUGS[options.bug].plant()
         print(f"planted: {options.bug}", file=sys.stderr)

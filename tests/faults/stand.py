@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import signal
 import threading
@@ -19,8 +18,9 @@ import psutil
 from deploy.local import children, control, ports
 from deploy.local.state import State
 from tests.faults import platform, proxy
+from tests.faults.bugs import BUGS
 from tests.faults.inject import Inject
-from tests.faults.platform import BUG, SPLIT, Layout
+from tests.faults.platform import BUG, SPLIT, WALLS, Layout
 from tests.running import Running
 
 HEAL_LIMIT_S: Final = 90.0
@@ -60,7 +60,8 @@ class Stand:
 
     def __enter__(self) -> Self:
         self.directory.mkdir(parents=True, exist_ok=True)
-        settings = {SPLIT: self.layout.split, BUG: self.bug or ""}
+        walls = BUGS[self.bug].walls if self.bug else ""
+        settings = {SPLIT: self.layout.split, BUG: self.bug or "", WALLS: walls}
         try:
             self.env = control.up(
                 self.state.root, replicas=self.layout.replicas, env=settings, module=platform.MODULE, timeout_s=300
@@ -238,23 +239,3 @@ def _family(pid: int, *, freeze: bool = False) -> list[psutil.Process]:
             parent.suspend()
         return [parent, *parent.children(recursive=True)]
     return []
-
-
-def trial() -> None:
-    """Brings a stand up, breaks a few things, and heals: `python -m tests.faults.stand DIRECTORY`."""
-    import sys
-
-    began = time.monotonic()
-    with Stand(Path(sys.argv[1]), 1, bug=os.environ.get("BUG")) as stand:
-        print(f"up after {time.monotonic() - began:.1f} s", flush=True)
-        client = stand.running.tenant("Trial")
-        print(client.post("/v1/companies", {"display_name": "Trial"})["id"])
-        for part in ("sales-1", "sales-relay-1", "activities-consume-2", "gateway-1", "postgres", "nats"):
-            began = time.monotonic()
-            stand.kill(part)
-            stand.heal()
-            print(f"{part} killed and healed in {time.monotonic() - began:.1f} s", flush=True)
-
-
-if __name__ == "__main__":
-    trial()
