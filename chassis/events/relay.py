@@ -92,6 +92,7 @@ class Relay:
         self._recorded: State | None = None
         self._state: State | None = None
         self._recorded_time = 0.0
+        self._unsure = False
         self.leading = False
 
     @property
@@ -207,23 +208,23 @@ class Relay:
     async def _round(self, connection: Connection, woken: bool) -> bool:
         """Numbers and publishes one batch each; says whether there is more to do at once."""
         state, unnumbered = self._state, woken
-        if state is None or not woken:
+        if state is None or self._unsure or not woken:
             state, unnumbered = await self._look(connection)
         fresh = await self._number(connection, state) if unnumbered else []
-        missed = False
-        if unnumbered and not fresh:
-            # Another relay numbered meanwhile, or the round before took the rows that this wake is for.
-            _, missed = await self._look(connection)
+        # Another relay numbered meanwhile, or the round before took the rows that this wake is for.
+        self._unsure = unnumbered and not fresh
         published = await self._publish(connection, fresh) if self._broker.connected else 0
-        return missed or self._batch in (len(fresh), published)
+        return self._batch in (len(fresh), published)
 
     async def _look(self, connection: Connection) -> tuple[State, bool]:
         """Reads how far the ledger is, and whether rows wait for a position."""
-        await self._record(connection)
         row = await connection.fetchrow(STATE)
         assert row is not None
-        state = State(row["last_position"], row["watermark"], row["stream_seq"], row["event_id"])
-        self._recorded = self._state = state
+        read = state = State(row["last_position"], row["watermark"], row["stream_seq"], row["event_id"])
+        if self._recorded and self._state and self._recorded.watermark == read.watermark:
+            # Nobody moved the watermark: what the stream has acknowledged since stays known.
+            state = replace(self._state, last_position=read.last_position)
+        self._recorded, self._state = read, state
         return state, row["unnumbered"]
 
     async def _number(self, connection: Connection, state: State) -> list[LedgerRow]:
@@ -314,7 +315,9 @@ class Relay:
                 info.state.first_seq, info.state.last_seq, state.stream_seq, state.event_id
             ):
                 since = await connection.fetchval(AGE_LIMIT, info.config.max_age or 0.0)
+                await self._record(connection)
                 await _set_back(connection, state.watermark, since)
+                self._forget()
                 log.warning("the stream lost events; they are published again", stream_seq=state.stream_seq)
                 await self._look(connection)
         except (nats.errors.Error, OSError, TimeoutError):
