@@ -131,8 +131,10 @@ def service_caller(kind: str, tenant: Any) -> Caller:
 def _on_behalf(call: context.Call | None, kind: str) -> Caller:
     if call is None:
         raise LookupError("a call to another service needs a caller")
-    who = call.caller
-    return Caller(who.tenant, who.principal, who.scopes, issuer=kind, act="" if kind == "gateway" else kind)
+    who, act = call.caller, "" if kind == "gateway" else kind
+    if who.issuer == kind and who.act == act:
+        return who
+    return Caller(who.tenant, who.principal, who.scopes, issuer=kind, act=act)
 
 
 def _may_repeat(path: str, request: bytes) -> bool:

@@ -40,22 +40,29 @@ class Writer:
     def _of(self, descriptor: Descriptor) -> Show:
         found = self._shows.get(descriptor.full_name)
         if found is None:
-            special = _WELL_KNOWN.get(descriptor.full_name)
-            found = partial(special, self) if special is not None else self._object(descriptor)
+            if descriptor.full_name == "google.protobuf.Any":
+                found = partial(_any, self)
+            else:
+                found = _WELL_KNOWN.get(descriptor.full_name) or self._object(descriptor)
             self._shows[descriptor.full_name] = found
         return found
 
     def _object(self, descriptor: Descriptor) -> Show:
-        plan: list[tuple[str, bool, Show]] = []
+        # A page holds thousands of fields, so this loop is as tight as it can be: no call for what is shown as it is.
+        plan: list[tuple[str, bool, Show | None]] = []
 
         def show_object(message: Any) -> dict[str, Any]:
             if not plan:
                 # Not before it is needed: a type may hold itself.
-                plan.extend((each.name, each.has_presence, self._show(each)) for each in descriptor.fields)
+                for each in descriptor.fields:
+                    shown = self._show(each)
+                    plan.append((each.name, each.has_presence, None if shown is _same else shown))
             members: dict[str, Any] = {}
+            has = message.HasField
             for name, has_presence, show in plan:
-                if not has_presence or message.HasField(name):
-                    members[name] = show(getattr(message, name))
+                if not has_presence or has(name):
+                    content = getattr(message, name)
+                    members[name] = content if show is None else show(content)
             return members
 
         return show_object
@@ -115,40 +122,41 @@ def _fraction(nanos: int) -> str:
 
 def timestamp(message: Any) -> str:
     """A time as RFC 3339 writes it, in UTC, with as many digits as it needs."""
-    moment = _EPOCH + timedelta(seconds=message.seconds)
-    return f"{moment.isoformat()}{_fraction(message.nanos)}Z"
+    nanos = message.nanos
+    return f"{_second(message.seconds)}{_fraction(nanos)}Z" if nanos else f"{_second(message.seconds)}Z"
 
 
-def _timestamp(writer: Writer, message: Any) -> str:
-    return timestamp(message)
+@lru_cache(maxsize=4096)  # a page shows the same seconds again and again
+def _second(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat()
 
 
-def _duration(writer: Writer, message: Any) -> str:
+def _duration(message: Any) -> str:
     sign = "-" if message.seconds < 0 or message.nanos < 0 else ""
     return f"{sign}{abs(message.seconds)}{_fraction(abs(message.nanos))}s"
 
 
-def _field_mask(writer: Writer, message: Any) -> str:
+def _field_mask(message: Any) -> str:
     return ",".join(message.paths)
 
 
-def _struct(writer: Writer, message: Any) -> dict[str, Any]:
-    return {key: _value(writer, content) for key, content in sorted(message.fields.items())}
+def _struct(message: Any) -> dict[str, Any]:
+    return {key: _value(content) for key, content in sorted(message.fields.items())}
 
 
-def _list(writer: Writer, message: Any) -> list[Any]:
-    return [_value(writer, each) for each in message.values]
+def _list(message: Any) -> list[Any]:
+    return [_value(each) for each in message.values]
 
 
-def _value(writer: Writer, message: Any) -> Any:
+def _value(message: Any) -> Any:
     which = message.WhichOneof("kind")
     if which is None or which == "null_value":
         return None
     content = getattr(message, which)
     if which == "struct_value":
-        return _struct(writer, content)
+        return _struct(content)
     if which == "list_value":
-        return _list(writer, content)
+        return _list(content)
     if which == "number_value":
         return int(content) if content.is_integer() and abs(content) < 2**53 else _number(content)
     return content
@@ -174,12 +182,11 @@ def _class_of(full_name: str) -> type[Message] | None:
         return None
 
 
-_WELL_KNOWN: dict[str, Callable[[Writer, Any], Any]] = {
-    "google.protobuf.Timestamp": _timestamp,
+_WELL_KNOWN: dict[str, Show] = {
+    "google.protobuf.Timestamp": timestamp,
     "google.protobuf.Duration": _duration,
     "google.protobuf.FieldMask": _field_mask,
     "google.protobuf.Struct": _struct,
     "google.protobuf.Value": _value,
     "google.protobuf.ListValue": _list,
-    "google.protobuf.Any": _any,
 }
