@@ -6,8 +6,9 @@ import asyncio
 import random
 import shutil
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import nats
 from crm.type.v1 import change_pb2
@@ -15,6 +16,9 @@ from crm.type.v1 import change_pb2
 from chassis.events.broker import DEAD_LETTERS, POSITION, SOURCE, STREAM, TENANT
 from tests.faults.inject import KILL_HEADER
 from tests.faults.stand import Stand
+
+if TYPE_CHECKING:
+    from tests.faults.checks import Findings
 
 ERROR: Final = "rapport-error"
 _EVENT_ID: Final = "Nats-Msg-Id"
@@ -127,22 +131,49 @@ def _killer(tenant: uuid.UUID, rng: random.Random) -> tuple[str, dict[str, str],
     return "killer", headers, _change(headers, entity_id="deal_nonsense", after=b"")
 
 
-def dead_letters(stand: Stand) -> list[dict[str, str]]:
-    """What lies with the dead letters now: the event's id, the service that gave up, and the error."""
-    return asyncio.run(_dead_letters(stand))
+@dataclass(frozen=True)
+class Letter:
+    """A message, and who gave it up where it is a dead letter."""
+
+    event_id: str
+    service: str = ""
+    error: str = ""
 
 
-async def _dead_letters(stand: Stand) -> list[dict[str, str]]:
+def dead_letters(stand: Stand) -> list[Letter]:
+    """What lies with the dead letters now."""
+    return asyncio.run(_letters(stand, DEAD_LETTERS))
+
+
+def check_poison(stand: Stand, found: Findings) -> None:
+    """Every poisoned event that the stream still has lies with the dead letters of who gets every event.
+
+    Damage may take either of the two, and then nothing can be said.
+    """
+    if not stand.poisoned or stand.faults["damage"]:
+        return
+    kept = {each.event_id for each in asyncio.run(_letters(stand, STREAM))}
+    buried = {each.event_id for each in dead_letters(stand) if each.service == "activities"}
+    found.poison += [
+        f"event {each['event_id']} ({each['kind']})"
+        for each in stand.poisoned
+        if each["event_id"] in kept and each["event_id"] not in buried
+    ]
+
+
+async def _letters(stand: Stand, stream: str) -> list[Letter]:
     client = await _connect(stand)
     try:
-        jetstream = client.jetstream(timeout=5)
-        state = (await jetstream.stream_info(DEAD_LETTERS)).state
         found = []
-        for seq in range(state.first_seq, state.last_seq + 1):
-            message = await jetstream.get_msg(DEAD_LETTERS, seq)
+        subscription = await client.jetstream(timeout=5).subscribe(
+            f"{stream.lower()}.>", stream=stream, ordered_consumer=True
+        )
+        left = (await client.jetstream(timeout=5).stream_info(stream)).state.messages
+        for _ in range(left):
+            message = await subscription.next_msg(timeout=5)
             headers = message.headers or {}
-            service = (message.subject or "").split(".")[1]
-            found.append({"event_id": headers.get("ce-id", ""), "service": service, "error": headers.get(ERROR, "")})
+            service = message.subject.split(".")[1]
+            found.append(Letter(headers.get("ce-id", ""), service, headers.get(ERROR, "")))
         return found
     finally:
         await client.close()

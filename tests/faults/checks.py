@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final
 from uuid import UUID
 
-from tests.faults import effects, ledgers
+from tests.faults import broker, effects, ledgers, tally
 from tests.faults.books import Books, pools_at_rest, quiesce
 from tests.faults.history import History, Op, read
 
@@ -49,6 +49,8 @@ class Findings:
     lost_updates: list[str] = field(default_factory=list)
     # A read that is older than what was acknowledged before it.
     stale_reads: list[str] = field(default_factory=list)
+    # Events that nobody can handle and that are not with the dead letters.
+    poison: list[str] = field(default_factory=list)
     # What goes on although nobody asks for anything.
     not_quiet: list[str] = field(default_factory=list)
     # Requests that failed although nothing was broken but restarted in order.
@@ -74,6 +76,7 @@ def check(stand: Any, history: History, *, gentle: bool = False, rebuild: bool =
     books = Books(stand.running.state, stand.env["RAPPORT_NATS_URL"])
     tenants, canaries = [tenant for tenant, _ in history.tenants], [canary for _, canary in history.tenants]
     found = asyncio.run(_check(books, ops, tenants, canaries))
+    broker.check_poison(stand, found)
     if gentle:
         found.noticed += [
             f"operation {op.number}: {op.kind}: {op.why}"
@@ -110,6 +113,7 @@ async def _check(books: Books, ops: list[Op], tenants: list[UUID], canaries: lis
             ledgers.check_conversions(conversions, mine, found)
     await ledgers.check_converted(books, conversions, found)
     await effects.check_timeline(books, events, found)
+    await tally.check(books, events, found)
     ledgers.check_operations(ops, tenants, written, found)
     found.republished = max(0, await books.messages() - len(events))
     found.pool_leaks += await pools_at_rest(books)
