@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import time
 from collections import OrderedDict
@@ -54,6 +55,7 @@ class Authenticator:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._known: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()
+        self._looking: dict[bytes, tuple[asyncio.Task[Caller], float]] = {}
 
     async def caller(self, authorization: str) -> Caller:
         """The caller behind the value of ``authorization``.
@@ -71,12 +73,24 @@ class Authenticator:
         now = time.monotonic()
         if known is not None and known[1] > now:
             return known[0]
-        caller = await self._look_up(digest)
-        self._known[digest] = (caller, now + FRESH_S)
+        caller, began = await self._look_up_once(digest, now)
+        self._known[digest] = (caller, began + FRESH_S)
         self._known.move_to_end(digest)
         while len(self._known) > _CACHE_LIMIT:
             self._known.popitem(last=False)
         return caller
+
+    async def _look_up_once(self, digest: bytes, now: float) -> tuple[Caller, float]:
+        """One look for all calls that come with the key meanwhile, and when it began."""
+        looking = self._looking.get(digest)
+        if looking is None or looking[1] < now - FRESH_S:
+            looking = self._looking[digest] = asyncio.create_task(self._look_up(digest)), now
+        try:
+            # Whoever goes away does not end it for the others.
+            return await asyncio.shield(looking[0]), looking[1]
+        finally:
+            if self._looking.get(digest) is looking and looking[0].done():
+                del self._looking[digest]
 
     async def _look_up(self, digest: bytes) -> Caller:
         async with self._db.read(_NOBODY) as tx:
