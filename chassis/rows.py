@@ -41,12 +41,15 @@ from sqlalchemy.types import TypeEngine
 
 from chassis import ids
 from chassis.contract import descriptor_of, inner, is_repeated, refs
+from chassis.errors import OutOfRange, Reason
 
 M = TypeVar("M", bound=Message)
 # A row by its columns' names.
 Row = Mapping[str, Any] | RowMapping
 
 _NANO: Final = Decimal(1_000_000_000)
+# google.type.Money counts units in 64 bits.
+_MONEY_END: Final = 2**63
 _SCALARS: Final[dict[int, Any]] = {
     FieldDescriptor.TYPE_STRING: Text,
     FieldDescriptor.TYPE_BOOL: Boolean,
@@ -85,8 +88,13 @@ def amount(money: Money) -> Decimal:
 
 
 def money(value: Decimal, currency: str) -> Money:
-    """An exact sum of money. Nine decimal places are kept (google.type.Money)."""
+    """An exact sum of money. Nine decimal places are kept (google.type.Money).
+
+    Raises OutOfRange for a sum that is too large for one.
+    """
     units = int(value)
+    if abs(units) >= _MONEY_END:
+        raise OutOfRange(Reason.REASON_FIELD_INVALID, f"the sum in {currency} is larger than 64 bits of units")
     return Money(currency_code=currency, units=units, nanos=int((value - units) * _NANO))
 
 

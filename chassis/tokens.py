@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import math
 import os
 import time
 from uuid import UUID
@@ -98,7 +99,10 @@ class Verifier:
             kid = json.loads(base64.urlsafe_b64decode(token.split(".")[0] + "=="))["kid"]
             key = self._keys[kid]
             claims = jwt.decode(token, key, algorithms=[ALGORITHM]).claims
-            expiry = float(claims["exp"])
+            expiry = _moment(claims["exp"])
+            begin = _moment(claims.get("nbf", 0))
+            if not isinstance(claims["scopes"], list):
+                raise TypeError("scopes are a list")
             caller = Caller(
                 tenant=UUID(claims["tenant"]),
                 principal=str(claims["sub"]),
@@ -110,11 +114,18 @@ class Verifier:
             raise _unauthenticated("the token is not valid") from error
         if caller.issuer != kid or claims.get("aud") != self.kind:
             raise _unauthenticated("the token is for another service")
-        if expiry <= time.time():
-            raise _unauthenticated("the token has expired")
+        if not begin <= time.time() < expiry:
+            raise _unauthenticated("the token has expired, or is not valid yet")
         if self.kind not in self._may_call.get(caller.issuer, frozenset()):
             raise Denied(Reason.REASON_PERMISSION_DENIED, f"{caller.issuer} may not call {self.kind}")
         return caller, expiry
+
+
+def _moment(value: object) -> float:
+    """A time in a token. Raises ValueError for what is none: a text, or a number without end."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError("a time is a number of seconds")
+    return float(value)
 
 
 def _unauthenticated(message: str) -> Unauthenticated:

@@ -1,7 +1,8 @@
 """How the lines of the reliability test plan are chosen, sized and reported.
 
-Each test is marked ``line(n)``. In `make test` it runs in its short form; `make check-long LINE=n` runs one line at
-full length. Every line prints one line of figures, which also goes to ``reports/reliability.jsonl``.
+Each test is marked ``line(n)``. In `make test` it runs in its short form, if it is not ``nightly``;
+`make check-long LINE=n` runs one line at full length. Every line prints one line of figures, which also goes to
+``reports/reliability.jsonl``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+
+from tests.reliability.lines import where
 
 _REPORT = Path(__file__).resolve().parents[2] / "reports" / "reliability.jsonl"
 
@@ -42,9 +45,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if wanted is not None and (mark is None or mark.args[0] != wanted):
             dropped.append(item)
             continue
+        if mark is not None and mark.kwargs.get("nightly") and not config.getoption("--long"):
+            dropped.append(item)
+            continue
         if config.getoption("--long"):
             item.add_marker(pytest.mark.timeout(4 * 3600))
         kept.append(item)
+    if wanted is not None and not kept:
+        raise pytest.UsageError(where(wanted))
     if dropped:
         config.hook.pytest_deselected(items=dropped)
         items[:] = kept
