@@ -31,7 +31,6 @@ from chassis.errors import (
     Aborted,
     DeadlineExceeded,
     Denied,
-    Exhausted,
     Failure,
     Internal,
     Invalid,
@@ -39,6 +38,7 @@ from chassis.errors import (
     Unimplemented,
     invalid,
 )
+from chassis.gate import Gate
 from chassis.resource import Record, Resource
 from chassis.settings import Settings
 from chassis.standard import Standard
@@ -51,8 +51,6 @@ DEFAULT_DEADLINE_S: Final = 10.0
 MAX_DEADLINE_S: Final = 30.0
 # A replay is answered for so long.
 IDEMPOTENCY_LIFE: Final = timedelta(hours=24)
-# How long a call may wait for its turn before it is refused.
-_QUEUE_S: Final = 0.05
 _SPAN: Final = {"rpc.system": "grpc"}
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -135,8 +133,8 @@ class Server:
     def __init__(self, platform: Platform, services: Iterable[type[Service]]) -> None:
         self.platform = platform
         self._methods: dict[str, _Bound] = {}
-        self._reads = _Gate(platform.settings.concurrency_reads)
-        self._writes = _Gate(platform.settings.concurrency_writes)
+        self._reads = Gate(platform.settings.concurrency_reads)
+        self._writes = Gate(platform.settings.concurrency_writes)
         problems = contract.load().problems()
         for service in services:
             problems += self._bind(service(platform))
@@ -224,9 +222,11 @@ class Server:
         limit = min(timeout_s if timeout_s is not None else DEFAULT_DEADLINE_S, MAX_DEADLINE_S)
         call = Call(caller, path, time.monotonic() + limit, request_id)
         with context.enter(call):
-            async with self._writes if bound.method.writes else self._reads:
+            async with (self._writes if bound.method.writes else self._reads).enter(caller.tenant):
+                if call.remaining_s() <= 0:
+                    raise DeadlineExceeded(Reason.REASON_DEADLINE_EXCEEDED, "its time was over before its turn came")
                 try:
-                    async with asyncio.timeout(limit):
+                    async with asyncio.timeout(call.remaining_s()):
                         response = await self._answer(bound, _parse(bound.request, request), call)
                 except TimeoutError as error:
                     raise DeadlineExceeded(Reason.REASON_DEADLINE_EXCEEDED, f"not done within {limit:.1f} s") from error
@@ -368,27 +368,3 @@ def _parse(kind: type[Message], request: bytes) -> Message:
         return kind.FromString(request)
     except DecodeError as error:
         raise Invalid(Reason.REASON_BODY_MALFORMED, f"the message is no {kind.DESCRIPTOR.name}") from error
-
-
-class _Gate:
-    """Lets so many calls in at once; the others wait a moment and are then refused."""
-
-    def __init__(self, limit: int) -> None:
-        self._free = asyncio.Semaphore(limit)
-        self.taken = 0
-
-    async def __aenter__(self) -> None:
-        if self._free.locked():
-            try:
-                await asyncio.wait_for(self._free.acquire(), _QUEUE_S)
-            except TimeoutError as error:
-                raise Exhausted(
-                    Reason.REASON_OVERLOADED, "too many calls at once; try again", retry_s=_QUEUE_S
-                ) from error
-        else:
-            await self._free.acquire()
-        self.taken += 1
-
-    async def __aexit__(self, *_: object) -> None:
-        self.taken -= 1
-        self._free.release()

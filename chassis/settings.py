@@ -43,6 +43,7 @@ class Settings(BaseSettings):
     concurrency_writes: int = Field(
         64, ge=1, description="Writes served at once; more wait a moment, then are refused."
     )
+    concurrency_calls: int = Field(64, ge=1, description="Calls that a gateway hands on at once.")
     relay_batch: int = Field(500, ge=1, description="Ledger rows published a round; more raises speed and memory.")
 
     def addresses(self, kind: str) -> str:

@@ -21,6 +21,7 @@ from chassis.context import Caller
 from chassis.contract import load
 from chassis.errors import DeadlineExceeded, Failure, Internal, Invalid, Reason
 from gateway import errors, openapi, sse
+from gateway.admission import Admission
 from gateway.contract import Route, routes
 from gateway.http import WHOLE
 from gateway.identity.authenticate import Authenticator
@@ -61,9 +62,11 @@ class App:
     """The ASGI application of one gateway process."""
 
     def __init__(
-        self, proxy: Proxy, authenticator: Authenticator, codec: Transcoder, readiness: Readiness, public_url: str
-    ) -> None:
+        self, proxy: Proxy, authenticator: Authenticator, codec: Transcoder, readiness: Readiness,
+        admission: Admission, public_url: str,
+    ) -> None:  # fmt: skip
         self._proxy = proxy
+        self._admission = admission
         self._authenticator = authenticator
         self._codec = codec
         self._readiness = readiness
@@ -88,7 +91,11 @@ class App:
             span.set_attribute("http.response.status_code", answer.status_code)
         answer.headers.update(_ALWAYS | named | ({"connection": "close"} if self.draining else {}))
         # A stream lasts; its span has told how it began.
-        await answer(scope, receive, send)
+        self._admission.streams += 1
+        try:
+            await answer(scope, receive, send)
+        finally:
+            self._admission.streams -= 1
 
     async def _respond(
         self, scope: Scope, receive: Receive, headers: Mapping[str, str], request_id: str, span: Span
@@ -120,14 +127,19 @@ class App:
         if len(headers) != len(scope["headers"]):
             _refuse_doubled(scope)
         timeout_s = _timeout_s(headers)
-        caller = await self._authenticator.caller(headers.get("authorization", ""))
+        authorization = headers.get("authorization", "")
+        if self._admission.closed(authorization):
+            raise self._admission.gate.refusal()
+        caller = await self._authenticator.caller(authorization)
+        self._admission.learn(authorization, caller.tenant)
         body = await _read_body(receive, headers)
         query = scope["query_string"].decode("latin-1")
-        request = self._codec.request(route, HttpCall(path_values, query, headers, body))
-        if route.method.streams:
-            return self._stream(route, request, caller, headers)
-        answer = await self._proxy.unary(route.method, request, caller, timeout_s, request_id)
-        reply = self._codec.reply(route.method, answer)
+        async with self._admission.gate.enter(caller.tenant):
+            request = self._codec.request(route, HttpCall(path_values, query, headers, body))
+            if route.method.streams:
+                return self._stream(route, request, caller, headers)
+            answer = await self._proxy.unary(route.method, request, caller, timeout_s, request_id)
+            reply = self._codec.reply(route.method, answer)
         return Answer(200, reply.body, {"etag": reply.etag} if reply.etag else {})
 
     def _stream(self, route: Route, request: bytes, caller: Caller, headers: Mapping[str, str]) -> StreamingResponse:

@@ -18,6 +18,7 @@ from chassis.errors import Exhausted, Failure, Invalid, Reason
 from chassis.service import StartupError
 from chassis.settings import Settings, hostport
 from gateway import errors
+from gateway.admission import Admission
 
 # A list of a thousand ids fits into a query; headers need far less.
 URL_LIMIT = 64 * 1024
@@ -35,6 +36,14 @@ WHOLE = "rapport.whole"
 class Protocol(HttpToolsProtocol):
     """One connection. A head that is too large or too slow is refused, and in the form of every other error."""
 
+    def __init__(self, *, admission: Admission, **rest: Any) -> None:
+        super().__init__(**rest)
+        self._admission = admission
+        # Between a whole request with its answer and the next one.
+        self._between = True
+        self._whole = False
+        self._task: asyncio.Task[None] | None = None
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begins to wait for a first request."""
         super().connection_made(transport)
@@ -45,12 +54,22 @@ class Protocol(HttpToolsProtocol):
         self._head_timer = self.loop.call_later(_KEEP_ALIVE_S, self._too_slow)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Ends the waiting."""
+        """Ends the waiting, and the work for an answer that nobody will take."""
         self._head_timer.cancel()
         super().connection_lost(exc)
+        if self._task is not None and not self.cycle.response_started:
+            self._task.cancel()
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._task = self.loop.create_task(cycle.run_asgi(app))
+        self._task.add_done_callback(self.tasks.discard)
+        self.tasks.add(self._task)
 
     def data_received(self, data: bytes) -> None:
         """Reads on; also a head that never ends is counted, and has a few seconds."""
+        if self._between and (refusal := self._admission.refusal(data, self.tasks)) is not None:
+            self.transport.write(refusal)
+            return
         super().data_received(data)
         if self._in_head and self.parser is not None:
             if self._head_bytes == 0 and self.scope is not None:
@@ -65,6 +84,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
+        self._between = self._whole = False
         self._head_bytes = self._header_bytes = 0
         self._in_head = True
 
@@ -87,6 +107,16 @@ class Protocol(HttpToolsProtocol):
         self._head_timer.cancel()
         super().on_headers_complete()
         self.scope["extensions"] = {WHOLE: partial(_answer_whole, self.cycle)}  # type: ignore[dict-item]
+
+    def on_response_complete(self) -> None:
+        """The answer is out; the next request may come, once this one is whole."""
+        self._between = self._whole and not self.pipeline
+        super().on_response_complete()
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        self._whole = True
+        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Answers what is no request, and closes."""
@@ -139,6 +169,12 @@ async def _answer_whole(
     cycle.on_response()
 
 
+async def _serve(app: Any, scope: Any, receive: Any, send: Any) -> None:
+    # Cancelled by connection_lost, or when the time to stop is over; either way nobody is there to be told.
+    with contextlib.suppress(asyncio.CancelledError):
+        await app(scope, receive, send)
+
+
 class _Uvicorn(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -149,12 +185,13 @@ class _Uvicorn(uvicorn.Server):
 class HttpDoor:
     """The public HTTP server."""
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Any, admission: Admission) -> None:
         # A client's bad bytes are no news of ours.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         config = uvicorn.Config(
-            app,
-            http=Protocol,
+            partial(_serve, app),
+            interface="asgi3",
+            http=partial(Protocol, admission=admission),  # type: ignore[arg-type]
             ws="none",
             lifespan="off",
             log_config=None,

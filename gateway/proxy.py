@@ -30,6 +30,7 @@ from chassis.errors import (
 )
 from chassis.service import DEFAULT_DEADLINE_S, MAX_DEADLINE_S, Server, StartupError
 from gateway import errors
+from gateway.admission import Admission
 from gateway.identity.authenticate import Authenticator
 from gateway.live.subscription import Ending, Subscription, Subscriptions
 from gateway.together import Together
@@ -116,9 +117,9 @@ class Proxy:
 class GrpcDoor:
     """The public gRPC server: every public method, with health and reflection."""
 
-    def __init__(self, proxy: Proxy, authenticator: Authenticator, server: Server) -> None:
+    def __init__(self, proxy: Proxy, authenticator: Authenticator, server: Server, admission: Admission) -> None:
         self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=2_000)
-        self._server.add_generic_rpc_handlers((_Handlers(proxy, authenticator, server),))
+        self._server.add_generic_rpc_handlers((_Handlers(proxy, authenticator, server, admission),))
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._names = [name for name in load().services if not f"/{name}".startswith(_INTERNAL)]
@@ -150,8 +151,9 @@ class GrpcDoor:
 class _Handlers(grpc.GenericRpcHandler):
     """Every method on raw bytes, known from the contract alone."""
 
-    def __init__(self, proxy: Proxy, authenticator: Authenticator, server: Server) -> None:
+    def __init__(self, proxy: Proxy, authenticator: Authenticator, server: Server, admission: Admission) -> None:
         self._proxy = proxy
+        self._admission = admission
         self._authenticator = authenticator
         self._server = server
 
@@ -184,8 +186,13 @@ class _Handlers(grpc.GenericRpcHandler):
             return await self._server.handle(path, request, metadata, call.time_remaining())
         if method is None:
             raise Unimplemented(Reason.REASON_METHOD_UNKNOWN, "there is no such method")
-        caller = await self._authenticator.caller(metadata.get("authorization", ""))
-        return await self._proxy.unary(method, request, caller, call.time_remaining(), secrets.token_hex(8))
+        authorization = metadata.get("authorization", "")
+        if self._admission.closed(authorization):
+            raise self._admission.gate.refusal()
+        caller = await self._authenticator.caller(authorization)
+        self._admission.learn(authorization, caller.tenant)
+        async with self._admission.gate.enter(caller.tenant):
+            return await self._proxy.unary(method, request, caller, call.time_remaining(), secrets.token_hex(8))
 
     async def _stream(
         self, method: Method, request: bytes, call: grpc.aio.ServicerContext[bytes, bytes]

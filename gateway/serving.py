@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from chassis.run import Process, Serving
+from gateway.admission import Admission
 from gateway.app import App
 from gateway.http import HttpDoor
 from gateway.identity.authenticate import Authenticator
@@ -30,9 +31,10 @@ class GatewayServing(Serving):
         authenticator = Authenticator(platform.db)
         proxy = Proxy(server, platform.channels, subscriptions)
         readiness = Readiness(platform.db, proxy, self._feed)
-        self._app = App(proxy, authenticator, codec, readiness, platform.settings.public_url)
-        self._http = HttpDoor(self._app)
-        self._grpc = GrpcDoor(proxy, authenticator, server)
+        self._admission = Admission(platform.settings.concurrency_calls)
+        self._app = App(proxy, authenticator, codec, readiness, self._admission, platform.settings.public_url)
+        self._http = HttpDoor(self._app, self._admission)
+        self._grpc = GrpcDoor(proxy, authenticator, server, self._admission)
 
     async def start(self) -> GatewayServing:
         """Listens on both doors. Raises StartupError where an address is taken."""
@@ -47,7 +49,7 @@ class GatewayServing(Serving):
 
     async def drain(self) -> None:
         """Readiness turns red and health says so; calls are still answered."""
-        self._app.draining = True
+        self._app.draining = self._admission.draining = True
         await self._grpc.drain()
 
     async def stop(self) -> None:

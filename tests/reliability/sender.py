@@ -257,7 +257,7 @@ class _Run:
         if call.status:
             return
         now = self.loop.time() - self._began
-        pause = self._plan.pause_s * call.attempts * self._random.uniform(0.5, 1)
+        pause = self._plan.pause_s * min(call.attempts, 10) * self._random.uniform(0.5, 1)
         if status in (REFUSED, CUT):
             pause = 0.0
         in_time = now + pause < call.due + self._plan.deadline_s

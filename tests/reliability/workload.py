@@ -39,3 +39,14 @@ def everyday(client: Client, *, name: str = "", weight: float = 1.0) -> list[Kin
         call("company.rpc", "/crm.contacts.v1.CompanyService/GetCompany", {"id": company}, 0.1),
         call("note", "/crm.activities.v1.NoteService/CreateNote", {"note": note}, 0.05, _REQUEST_ID),
     ]
+
+
+def expensive(client: Client) -> list[Kind]:
+    """Pages of a thousand records, and searches for a part of a name, among two thousand companies."""
+    for batch in range(20):
+        names = [{"company": {"display_name": f"Company {batch * 100 + n} of many"}} for n in range(100)]
+        client.post("/v1/companies:batchCreate", {"requests": names})
+    return [
+        Kind("page", "/v1/companies?page_size=1000", client.key, 0.5),
+        Kind("search", "/v1/companies?page_size=100&filter=display_name:%229%20of%22", client.key, 0.5),
+    ]
