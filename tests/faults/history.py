@@ -35,7 +35,7 @@ class Op:
 
 
 class History:
-    """An append-only file of JSON lines: an invocation before a request leaves, its outcome when it is known.
+    """A file of JSON lines that is only added to: an invocation before a request leaves, its outcome when it is known.
 
     What has no outcome, because the run ended first, counts as info.
     """
@@ -44,7 +44,7 @@ class History:
         self.path = path
         self.counts: Counter[tuple[str, str]] = Counter()
         self._kinds: dict[int, tuple[str, float]] = {}
-        self._file = path.open("a", buffering=1 << 16)
+        self._file = path.open("w", buffering=1 << 16)
         self._last = 0
         # The tenants, by the number that operations know them by, and the text that stands in each one's records.
         self.tenants: list[tuple[UUID, str]] = []
