@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the result. ``met`` is None where there was nothing to compare; ``beside`` are further figures.
+    """One line of the result. ``met`` is None where there is nothing to compare; ``beside`` are further figures.
 
     ``value`` and ``floor`` share ``unit``; the goal bounds their ratio, or the value where there is no floor.
     """
@@ -23,6 +23,7 @@ class Row:
     floor_spread: tuple[float, float] | None = None
     note: str = ""
     beside: Mapping[str, float | str] = field(default_factory=dict)
+    failed: bool = False
 
     @property
     def ratio(self) -> float | None:
@@ -86,6 +87,11 @@ def reaching(name: str, value: Value, unit: str, floor: Value, share: float, *, 
     return Row(name, value.median, unit, goal, met, floor.median, value.spread, floor.spread, note)
 
 
-def not_measured(name: str, why: str) -> Row:
-    """A row for which something was missing that need not be there."""
-    return Row(name, None, "", "", None, note=f"not measured: {why}")
+def not_measured(name: str, why: str, *, failed: bool = False) -> Row:
+    """A row without a figure: something is missing that need not be there, or, ``failed``, something went wrong."""
+    return Row(name, None, "", "", None, note=f"not measured: {why}", failed=failed)
+
+
+def information(name: str, value: Value, unit: str, note: str = "") -> Row:
+    """A figure to compare with that has no goal."""
+    return Row(name, value.median, unit, "", None, spread=value.spread, note=note)

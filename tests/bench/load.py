@@ -32,12 +32,21 @@ class LoadFailed(Exception):
 
 @dataclass(frozen=True)
 class Load:
-    """What a generator sent and saw. ``requests`` have been answered well; latencies in milliseconds."""
+    """What a generator sent and saw. ``requests`` have been answered well; latencies in milliseconds.
+
+    ``cut_off`` is about how many requests' worth of work went into those under way when time was over.
+    """
 
     requests: int
     seconds: float
     p50_ms: float
     p99_ms: float
+    cut_off: float = 0.0
+
+    @property
+    def begun(self) -> float:
+        """The requests that the servers' work was for."""
+        return self.requests + self.cut_off
 
     @property
     def rate(self) -> float:
@@ -61,6 +70,7 @@ def together(loads: Sequence[Load]) -> Load:
         max(load.seconds for load in loads),
         max(load.p50_ms for load in loads),
         max(load.p99_ms for load in loads),
+        sum(load.cut_off for load in loads),
     )
 
 
@@ -97,10 +107,11 @@ class _H2load:
     def __init__(
         self, target: str, body: Path, log: Path, headers: Mapping[str, str], seconds: float, parts: int
     ) -> None:
-        self._target, self._log = target, log
+        connections = max(1, CONNECTIONS // parts)
+        self._target, self._log, self._streams = target, log, connections * STREAMS
         command = [
             "h2load",
-            f"-c{max(1, CONNECTIONS // parts)}",
+            f"-c{connections}",
             f"-m{STREAMS}",
             "-D",
             f"{round(seconds * 1000)}ms",
@@ -121,10 +132,11 @@ class _H2load:
         succeeded, failed = int(done[1]), int(done[2])
         good = int(received[1]) // reply_bytes
         # What was under way at the end is cut off; its bytes may or may not be counted.
-        if not succeeded or failed or good < succeeded - CONNECTIONS * STREAMS:
+        if not succeeded or failed or good < succeeded - self._streams:
             raise LoadFailed(f"{self._target}: {succeeded - good + failed} of {succeeded} calls failed")
         times = sorted(int(line.split()[2]) / 1000 for line in self._log.read_text().splitlines())
-        return Load(succeeded, seconds, *percentiles(times))
+        # h2load closes its connections, and a service drops the calls: they were half done on average.
+        return Load(succeeded, seconds, *percentiles(times), cut_off=self._streams / 2)
 
 
 def percentiles(times_ms: Sequence[float]) -> tuple[float, float]:
@@ -211,7 +223,8 @@ class Wrk:
         self._used += requests + self.connections
         if any(wrong) or not requests:
             raise LoadFailed(f"{self.method} {self.lines[0][:60]}: {sum(wrong)} of {requests} requests failed")
-        return Load(requests, duration_us / 1e6, float(found[6]), float(found[7]))
+        # The gateway finishes what wrk no longer waits for.
+        return Load(requests, duration_us / 1e6, float(found[6]), float(found[7]), cut_off=self.connections)
 
     def _script(self, lines: Path) -> str:
         words = {

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from tests.bench.load import Load
+from tests.bench.load import Load, LoadFailed
 
 # A tree is quiet when it spends less than this share of a processor.
 _QUIET_SHARE = 0.07
-_LOOK_S = 0.3
+_LOOK_S = 0.2
 _SETTLE_S = 10.0
 
 
@@ -87,11 +87,15 @@ class Case:
 
 @dataclass
 class Measured:
-    """The rounds of a case: CPU in microseconds a request by process tree, and the loads as the client saw them."""
+    """The rounds of a case: CPU in microseconds a request by process tree, and the loads as the client saw them.
+
+    ``failure`` says what went wrong where requests failed: a figure of failures would be none.
+    """
 
     name: str
     cpu_us: dict[str, list[float]] = field(default_factory=dict)
     loads: list[Load] = field(default_factory=list)
+    failure: str = ""
 
     def median_us(self, group: str) -> float:
         """Median over the rounds, in microseconds of CPU a request."""
@@ -105,15 +109,22 @@ class Measured:
 def interleaved(cases: Sequence[Case], rounds: int, seconds: float, warm_s: float = 0.5) -> dict[str, Measured]:
     """Measures the cases in turn, round by round, so that a slow minute of the machine hits all of them.
 
-    Raises LoadFailed where requests failed: a figure of failures would be none.
+    A case whose requests fail is left out of the later rounds.
     """
     found = {case.name: Measured(case.name) for case in cases}
-    for case in cases:
-        case.drive(warm_s)
-        quiet(case.settle)
-    for _ in range(rounds):
+    for number in range(rounds + 1):
         for case in cases:
-            _round(case, found[case.name], seconds)
+            measured = found[case.name]
+            if measured.failure:
+                continue
+            try:
+                if number == 0:
+                    case.drive(warm_s)
+                    quiet(case.settle)
+                else:
+                    _round(case, measured, seconds)
+            except LoadFailed as error:
+                measured.failure = str(error)
     return found
 
 
@@ -125,4 +136,4 @@ def _round(case: Case, measured: Measured, seconds: float) -> None:
     measured.loads.append(load)
     for group, roots in case.charged.items():
         spent = cpu_s(roots) - before[group]
-        measured.cpu_us.setdefault(group, []).append(spent * 1e6 / load.requests)
+        measured.cpu_us.setdefault(group, []).append(spent * 1e6 / load.begun)

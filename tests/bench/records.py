@@ -1,49 +1,73 @@
-"""The records that the requests are about: invented people, companies and deals of one tenant."""
+"""The records that the requests are about: a tenant filled with invented ones, and new people to create."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tests.bench import data
+from tests.bench.data_people import SOURCES
 from tests.bench.stack import Stack
 from tests.running import Client
 
-PEOPLE, COMPANIES, DEALS = 10_000, 1_000, 5_000
-_BATCH = 1_000
-GIVEN = ("Ada", "Alan", "Barbara", "Edsger", "Frances", "Grace", "Hedy", "John", "Katherine", "Margaret", "Radia")
-FAMILY = ("Adler", "Berger", "Castillo", "Dubois", "Eriksen", "Ferrari", "Garcia", "Hansen", "Jensen", "Moreau")
-SOURCES = ("event", "referral", "web", "import")
+# As in the table of what a buyer can run today, or more: there are as many companies as deals.
+PEOPLE, ROWS = 10_000, 5_000
+_GIVEN = ("Ada", "Alan", "Barbara", "Edsger", "Frances", "Grace", "Hedy", "John", "Katherine", "Margaret", "Radia")
+_FAMILY = ("Adler", "Berger", "Castillo", "Dubois", "Eriksen", "Garcia", "Hansen", "Jensen", "Lindqvist", "Moreau")
 
 
 @dataclass(frozen=True)
 class Records:
-    """What is there, by id, in a tenant; ``client`` is its administrator."""
+    """Some of what is there, by id, in a tenant of ``size`` people and ``rows`` of each other kind.
+
+    ``client`` is its administrator; ``names`` are people's; ``deals`` are open and each is in one of ``stages``, the
+    open ones of their pipeline.
+    """
 
     client: Client
+    size: int
+    rows: int
     people: Sequence[str]
-    deals: Sequence[str]
+    names: Sequence[str]
+    deals: Sequence[tuple[str, str]]
     stages: Sequence[str]
+    busiest: str
 
 
-def fill(stack: Stack, people: int = PEOPLE, companies: int = COMPANIES, deals: int = DEALS) -> Records:
-    """A new tenant of the platform with so many records."""
-    client = stack.tenant("Bench")
-    pipeline = client.get("/v1/pipelines")["pipelines"][0]
-    stages = [stage["id"] for stage in pipeline["stages"] if stage["kind"] == "STAGE_KIND_OPEN"]
-    made = _create(client, "companies", "company", companies, _company)
+def fill(stack: Stack, rows: int = ROWS, people: int | None = PEOPLE) -> Records:
+    """A new tenant of the platform with so many people, and so many records of each other kind."""
+    filled = data.fill(stack.env, rows, people=people)
+    client = stack.running.client(filled.api_key, filled.tenant)
+    contacts = filled.samples["contact"]
+    names = (client.get(f"/v1/contacts/{each}")["display_name"] for each in random.sample(contacts, 40))
+    stages = client.get(f"/v1/pipelines/{filled.pipeline}")["stages"]
     return Records(
         client,
-        _create(client, "contacts", "contact", people, person),
-        _create(client, "deals", "deal", deals, lambda n: _deal(n, made, stages)),
-        stages,
+        people or rows,
+        rows,
+        contacts,
+        sorted(set(names)),
+        list(_open_deals(client)),
+        [stage["id"] for stage in stages if stage["kind"] == "STAGE_KIND_OPEN"],
+        filled.busiest,
     )
 
 
+def _open_deals(client: Client, most: int = 3_000) -> Iterator[tuple[str, str]]:
+    """Ids and stages of open deals."""
+    token = ""
+    for _ in range(most // 1_000):
+        page = client.get("/v1/deals", page_size=1_000, filter="state = 'OPEN'", page_token=token)
+        yield from ((deal["id"], deal["stage_id"]) for deal in page["deals"])
+        if not (token := page.get("next_page_token", "")):
+            return
+
+
 def person(number: int) -> dict[str, Any]:
-    """An invented person; the number makes the address unique."""
-    given, family = random.choice(GIVEN), random.choice(FAMILY)
+    """A new person; the number makes the address unique."""
+    given, family = random.choice(_GIVEN), random.choice(_FAMILY)
     return {
         "given_name": given,
         "family_name": family,
@@ -51,31 +75,3 @@ def person(number: int) -> dict[str, Any]:
         "job_title": random.choice(("Buyer", "Engineer", "Head of operations", "Owner")),
         "source": random.choice(SOURCES),
     }
-
-
-def _company(number: int) -> dict[str, Any]:
-    return {"display_name": f"{random.choice(FAMILY)} {random.choice(('AG', 'Ltd', 'SA', 'Inc'))} {number}"}
-
-
-def _deal(number: int, companies: Sequence[str], stages: Sequence[str]) -> dict[str, Any]:
-    return {
-        "display_name": f"{random.choice(FAMILY)}: {random.randint(2, 80)} seats {number}",
-        "amount": {"currency_code": "EUR", "units": str(random.randint(500, 90_000))},
-        "company_id": random.choice(companies),
-        "stage_id": stages[0],
-    }
-
-
-def _create(client: Client, plural: str, name: str, count: int, make: Callable[[int], dict[str, Any]]) -> list[str]:
-    """Makes so many through the API, a thousand a call. Returns their ids."""
-    found: list[str] = []
-    for numbers in _portions(count):
-        requests = [{name: make(number)} for number in numbers]
-        answer = client.post(f"/v1/{plural}:batchCreate", {"requests": requests, "atomic": True})
-        found += [result[name]["id"] for result in answer["results"]]
-    return found
-
-
-def _portions(count: int) -> Iterator[range]:
-    for start in range(0, count, _BATCH):
-        yield range(start, min(start + _BATCH, count))

@@ -59,6 +59,8 @@ def run(settings: Settings, one: Stack, records: Records, two: tuple[Stack, Reco
     for row in wanted:
         if row == "envoy" and why:
             yield not_measured("envoy", why)
+        elif failure := next((found[case].failure for case in CASES[row] if found[case].failure), ""):
+            yield not_measured(row, failure, failed=True)
         else:
             yield _row(row, found)
 

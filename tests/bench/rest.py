@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
-from itertools import chain
 from urllib.parse import quote
 
 import msgspec
@@ -29,7 +27,7 @@ TITLES = {
 def cases(stack: Stack, found: Records) -> list[Case]:
     """The requests of the table against what a buyer can run today."""
     page = "/v1/contacts?page_size=50&order_by=display_name"
-    filters = [quote(f"display_name:'{name}'") for name in _parts_of_names()]
+    filters = [quote(f"display_name:'{name}'") for name in found.names]
     searches = [f"/v1/contacts?page_size=50&filter={each}" for each in filters]
     return [
         get("rest get", stack, found),
@@ -76,10 +74,6 @@ def _paths(found: Records) -> list[str]:
     return [f"/v1/contacts/{person}" for person in found.people]
 
 
-def _parts_of_names() -> list[str]:
-    return [f"{given} {family}" for given in records.GIVEN for family in records.FAMILY]
-
-
 def _creates() -> list[str]:
     """New people; the number that wrk puts in makes each another one."""
     bodies = ({**records.person(0), "emails": [{"address": "new.%d@example.com"}]} for _ in range(200))
@@ -87,8 +81,11 @@ def _creates() -> list[str]:
 
 
 def _moves(found: Records) -> Sequence[str]:
-    """Every deal to the second stage, then every deal to the third, and so on in a circle."""
-    stages = [*found.stages[1:], found.stages[0]]
-    shuffled = random.sample(found.deals, len(found.deals))
-    rounds = ((f'/v1/deals/{deal}:move\t{{"stage_id":"{stage}"}}' for deal in shuffled) for stage in stages)
-    return list(chain.from_iterable(rounds))
+    """Every deal to the next stage of its pipeline, then every deal to the one after, and so on in a circle."""
+    places = {stage: place for place, stage in enumerate(found.stages)}
+    moves = (
+        (deal, found.stages[(places[stage] + step) % len(places)])
+        for step in range(1, len(places) + 1)
+        for deal, stage in found.deals
+    )
+    return [f'/v1/deals/{deal}:move\t{{"stage_id":"{stage}"}}' for deal, stage in moves]

@@ -91,6 +91,7 @@ def stack(replicas: int = 1) -> Iterator[Stack]:
         began = time.monotonic()
         try:
             env = control.up(state.root, replicas=replicas, env=_SAMPLED)
+            state.create()  # it reads the passwords of what runs
             yield Stack(state, env, replicas, time.monotonic() - began)
         finally:
             control.reset(state)
