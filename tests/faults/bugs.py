@@ -8,6 +8,7 @@ thing any more, the process ends at its start and says so.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import re
 import sys
 from collections.abc import Callable
@@ -53,12 +54,22 @@ def _patch(owner: Any, name: str, wrap: Wrap) -> None:
     if original is None:
         raise SystemExit(f"cannot plant: {owner} has no {name}")
     changed = wrap(original)
+    if _parameters(changed) not in (_parameters(original), None):
+        raise SystemExit(f"cannot plant: {name} takes {_parameters(original)} now")
     setattr(owner, name, changed)
     for module in list(sys.modules.values()):
         if module.__name__.split(".")[0] in ("chassis", "services", "gateway"):
             for each, value in list(vars(module).items()):
                 if value is original:
                     setattr(module, each, changed)
+
+
+def _parameters(function: Any) -> list[str] | None:
+    """The names of its parameters, those that it does not use without their underscore; None where it takes any."""
+    found = inspect.signature(function).parameters
+    if any(each.kind is inspect.Parameter.VAR_POSITIONAL for each in found.values()):
+        return None
+    return [name.lstrip("_") for name in found]
 
 
 # ---- events ------------------------------------------------------------------------------------------------
@@ -301,7 +312,7 @@ BUGS: Final[dict[str, Bug]] = {
         "a page begins after a value that the next row may have too",
         lambda: _patch(Order, "after", _no_tie),
         ("delay",),
-        ("scan",),
+        ("scan", "create_company"),
     ),
     "consumer-swallows": Bug(
         "what goes wrong in a reaction counts as done",

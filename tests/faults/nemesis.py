@@ -244,7 +244,7 @@ FAULTS: Final[dict[str, Fault]] = {
 
 
 def schedule(
-    layout: Layout, seed: int, seconds: float, menu: Iterable[str] | None = None, *, every_s: float = 1.3
+    layout: Layout, seed: int, seconds: float, menu: Iterable[str] | None = None, *, every_s: float = 1.15
 ) -> list[Strike]:
     """The strikes of a run: the same for the same layout, seed, time and menu.
 
@@ -291,7 +291,7 @@ class Nemesis(threading.Thread):
     """
 
     def __init__(
-        self, stand: Stand, seed: int, seconds: float, menu: Iterable[str] | None = None, *, every_s: float = 1.3
+        self, stand: Stand, seed: int, seconds: float, menu: Iterable[str] | None = None, *, every_s: float = 1.15
     ) -> None:
         super().__init__(name="nemesis", daemon=True)
         self.stand = stand

@@ -370,7 +370,7 @@ class Person:
         there = list(self.tenant.companies)
         order = self.rng.choice(("", "industry", "display_name", "industry desc"))
         op = self.history.invoke("scan", self.tenant.number, self.number, more={"order": order})
-        request = company_pb2.ListCompaniesRequest(page_size=20, order_by=order)
+        request = company_pb2.ListCompaniesRequest(page_size=5, order_by=order)
         request.read_mask.paths.extend(["id", "display_name", "industry"])
         path = "/crm.contacts.v1.CompanyService/ListCompanies"
         seen: list[str] = []

@@ -13,6 +13,7 @@ import random
 import socket
 import struct
 import sys
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
@@ -71,7 +72,7 @@ class End(asyncio.Protocol):
         self.other: End | None = None
         self.transport: asyncio.Transport | None = None
         self._full = False  # the other end's reader is slow
-        self._last = 0.0
+        self._late: deque[tuple[float, bytes]] = deque()  # what is delayed, and until when
         self._early: list[bytes] = []  # what came before there was another end
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -92,12 +93,24 @@ class End(asyncio.Protocol):
             self._early.append(data)
             return
         delay, jitter = self.edge.delay_ms
-        loop = asyncio.get_running_loop()
-        if not delay and self._last < loop.time():
+        if not delay and not self._late:
             self.other.transport.write(data)
             return
-        self._last = max(self._last, loop.time() + (delay + random.uniform(-jitter, jitter)) / 1000)
-        loop.call_at(self._last, self.other.deliver, data)
+        loop = asyncio.get_running_loop()
+        due = loop.time() + (delay + random.uniform(-jitter, jitter)) / 1000
+        self._late.append((max(due, self._late[-1][0] if self._late else 0.0), data))
+        if len(self._late) == 1:
+            loop.call_at(due, self._pass_on)
+
+    def _pass_on(self) -> None:
+        """Sends on what has been late enough; in order, which timers alone do not keep."""
+        loop = asyncio.get_running_loop()
+        while self._late and self._late[0][0] <= loop.time():
+            _, data = self._late.popleft()
+            if self.other is not None and self.other.transport is not None and not self.other.transport.is_closing():
+                self.other.transport.write(data)
+        if self._late:
+            loop.call_at(self._late[0][0], self._pass_on)
 
     def join(self, other: End) -> None:
         """Carries to ``other`` from now on, first what has come already."""
@@ -106,11 +119,6 @@ class End(asyncio.Protocol):
         for data in early:
             self.data_received(data)
         self.flow()
-
-    def deliver(self, data: bytes) -> None:
-        """Sends what was delayed."""
-        if self.transport is not None and not self.transport.is_closing():
-            self.transport.write(data)
 
     def pause_writing(self) -> None:
         self._other_full(True)
