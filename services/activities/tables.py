@@ -12,10 +12,12 @@ notes = schema.record(note_pb2.Note)
 calls = schema.record(call_pb2.Call)
 meetings = schema.record(meeting_pb2.Meeting)
 
-Index(None, tasks.c.tenant_id, tasks.c.due_time)
-Index(None, notes.c.tenant_id, notes.c.note_time)
-Index(None, calls.c.tenant_id, calls.c.call_time)
-Index(None, meetings.c.tenant_id, meetings.c.start_time)
+# Each ends in the id, as the orders of lists do: a page is a piece of an index, whatever there is of one value.
+Index(None, tasks.c.tenant_id, tasks.c.due_time, tasks.c.id)
+Index(None, tasks.c.tenant_id, tasks.c.owner_id, tasks.c.id)
+Index(None, notes.c.tenant_id, notes.c.note_time, notes.c.id)
+Index(None, calls.c.tenant_id, calls.c.call_time, calls.c.id)
+Index(None, meetings.c.tenant_id, meetings.c.start_time, meetings.c.id)
 
 # Every change of every record, once. `change` is the event's body, from which an entry is read.
 timeline_entries = schema.table(

@@ -11,7 +11,10 @@ contacts = schema.record(contact_pb2.Contact)
 companies = schema.record(company_pb2.Company)
 affiliations = schema.record(affiliation_pb2.Affiliation)
 
-Index(None, contacts.c.tenant_id, contacts.c.display_name)
-Index(None, companies.c.tenant_id, companies.c.display_name)
-Index(None, affiliations.c.tenant_id, affiliations.c.contact_id)
-Index(None, affiliations.c.tenant_id, affiliations.c.company_id)
+# Each ends in the id, as the orders of lists do: a page is a piece of an index, whatever there is of one value.
+for table in (contacts, companies):
+    Index(None, table.c.tenant_id, table.c.display_name, table.c.id)
+    Index(None, table.c.tenant_id, table.c.owner_id, table.c.id)
+    Index(None, table.c.tenant_id, table.c.update_time, table.c.id)
+Index(None, affiliations.c.tenant_id, affiliations.c.contact_id, affiliations.c.id)
+Index(None, affiliations.c.tenant_id, affiliations.c.company_id, affiliations.c.id)

@@ -15,9 +15,11 @@ schema = Schema("marketing")
 campaigns = schema.record(campaign_pb2.Campaign)
 touches = schema.record(touch_pb2.Touch)
 
-Index(None, campaigns.c.tenant_id, campaigns.c.display_name)
-Index(None, touches.c.tenant_id, touches.c.subject_id)
-Index(None, touches.c.tenant_id, touches.c.campaign_id)
+# Each ends in the id, as the orders of lists do: a page is a piece of an index, whatever there is of one value.
+Index(None, campaigns.c.tenant_id, campaigns.c.display_name, campaigns.c.id)
+Index(None, touches.c.tenant_id, touches.c.subject_id, touches.c.id)
+Index(None, touches.c.tenant_id, touches.c.campaign_id, touches.c.id)
+Index(None, touches.c.tenant_id, touches.c.touch_time, touches.c.id)
 
 # Leads, as their last revision known here says. In text columns NULL is "not said"; an empty text is a text.
 lead_view = schema.table(

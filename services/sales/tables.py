@@ -39,16 +39,15 @@ conversions = schema.table(
 )
 schema.worker["conversions"] = "SELECT"
 
-Index(None, leads.c.tenant_id, leads.c.display_name)
-Index(None, leads.c.tenant_id, leads.c.status)
-Index(None, leads.c.tenant_id, leads.c.owner_id)
-Index(None, deals.c.tenant_id, deals.c.display_name)
-Index(None, deals.c.tenant_id, deals.c.pipeline_id, deals.c.stage_id)
-Index(None, deals.c.tenant_id, deals.c.owner_id)
-Index(None, deals.c.tenant_id, deals.c.company_id)
-Index(None, deals.c.tenant_id, deals.c.contact_id)
-Index(None, deals.c.tenant_id, deals.c.lead_id)
-Index(None, products.c.tenant_id, products.c.display_name)
+# Each ends in the id, as the orders of lists do: a page is a piece of an index, whatever there is of one value.
+for name in ("display_name", "owner_id", "open_time", "update_time"):
+    Index(None, leads.c.tenant_id, leads.c[name], leads.c.id)
+    Index(None, deals.c.tenant_id, deals.c[name], deals.c.id)
+Index(None, leads.c.tenant_id, leads.c.status, leads.c.id)
+Index(None, deals.c.tenant_id, deals.c.pipeline_id, deals.c.stage_id, deals.c.id)
+for name in ("company_id", "contact_id", "lead_id"):
+    Index(None, deals.c.tenant_id, deals.c[name], deals.c.id)
+Index(None, products.c.tenant_id, products.c.display_name, products.c.id)
 # One pipeline of a tenant is the default.
 Index("pipelines_default_uq", pipelines.c.tenant_id, unique=True, postgresql_where=pipelines.c.default.is_(True))
 # For recovery, which looks for all tenants at once.

@@ -87,7 +87,8 @@ def fill_tenant(
     """Fills a tenant that exists and has its first pipeline. ``owners`` are the owner roles' addresses by service."""
     began = time.monotonic()
     world = World(tenant, Size.of(rows, people), dt.datetime.now(dt.UTC).replace(microsecond=0))
-    written = asyncio.run(_fill(owners, world))
+    stencils = _stencils(world)  # first: no connection waits meanwhile
+    written = asyncio.run(_fill(owners, world, stencils))
     samples = {}
     for kind in KINDS:
         blocks = [world.at(block) for block in range(world.size.people_blocks)]
@@ -114,30 +115,33 @@ def check_room(size: Size, data: Path) -> None:
         )
 
 
-async def _fill(owners: Mapping[str, str], world: World) -> int:
+def _stencils(world: World) -> list[tuple[Stencil, range]]:
+    """What is copied, and to which blocks."""
+    made = []
+    for service in data_copy.SCHEMAS:
+        made += [(_stencil(service, world), range(1)), (_stencil(service, world.at(1)), range(1, world.size.blocks))]
+    more = range(world.size.blocks, world.size.people_blocks)
+    return [*made, (_stencil("contacts", world.at(more.start)), more)] if more else made
+
+
+async def _fill(owners: Mapping[str, str], world: World, stencils: Sequence[tuple[Stencil, range]]) -> int:
+    turns = asyncio.Semaphore(os.cpu_count() or 2)
     async with data_copy.connected(owners) as services, data_copy.open_to_owners(services):
-        one_by_one = asyncio.Semaphore(os.cpu_count() or 2)
-        written = await asyncio.gather(*(_fill_service(owners, world, name, one_by_one) for name in data_copy.SCHEMAS))
+        written = await asyncio.gather(*(_copies(owners, world, turns, *each) for each in stencils))
         await data_copy.analyze(services)
     return sum(written)
 
 
-async def _fill_service(owners: Mapping[str, str], world: World, service: str, turn: asyncio.Semaphore) -> int:
-    """Fills a service's tables and what follows from them in others, block after block."""
-    written = 0
+async def _copies(
+    owners: Mapping[str, str], world: World, turns: asyncio.Semaphore, stencil: Stencil, blocks: range
+) -> int:
+    """Fills blocks of a service's tables and what follows from them in others, one after the other."""
     async with data_copy.connected(owners) as services:
-        for block in (0, 1):
-            stencil = _stencil(service, world.at(block))
-            await stencil.prepare(services)
-            for number in range(block, 1 if block == 0 else world.size.blocks):
-                async with turn:
-                    written += await stencil.copy(world.at(number), services)
-        if service == "contacts" and world.size.people_blocks > world.size.blocks:
-            stencil = _stencil(service, world.at(world.size.blocks))
-            await stencil.prepare(services)
-            for number in range(world.size.blocks, world.size.people_blocks):
-                async with turn:
-                    written += await stencil.copy(world.at(number), services)
+        await stencil.prepare(services)
+        written = 0
+        for block in blocks:
+            async with turns:
+                written += await stencil.copy(world.at(block), services)
     return written
 
 

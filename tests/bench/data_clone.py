@@ -45,8 +45,7 @@ class Stencil:
                 stencil = f"stencil_{table.name}"
                 listed = ", ".join(f'"{each.name}"' for each in columns)
                 await services[name].execute(
-                    f"DROP TABLE IF EXISTS pg_temp.{stencil};"
-                    f" CREATE TEMP TABLE {stencil} AS SELECT {listed} FROM {table.name} WITH NO DATA"
+                    f"CREATE TEMP TABLE {stencil} AS SELECT {listed} FROM {table.name} WITH NO DATA"
                 )
                 await services[name].copy_records_to_table(stencil, records=rows)
                 await services[name].execute(f"ANALYZE {stencil}")

@@ -65,7 +65,7 @@ class Size:
     @classmethod
     def of(cls, rows: int, people: int | None = None) -> Size:
         """The size of a tenant with ``rows`` of each main kind, rounded up to whole blocks."""
-        blocks = max(2, math.ceil(rows / BLOCK))
+        blocks = max(2, math.ceil(rows / min(BLOCK, max(100, rows // 10))))
         each = math.ceil(rows / blocks)
         return cls(each, blocks, max(blocks, math.ceil((people or rows) / each)))
 

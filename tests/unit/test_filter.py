@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from uuid import uuid4
 
 import pytest
 from crm.sales.v1 import deal_pb2
@@ -97,6 +98,14 @@ def test_an_order_that_is_none_is_refused(text: str) -> None:
         parse_order(text, DEAL, TABLE)
 
 
+def test_the_next_page_begins_at_a_row_that_an_index_finds() -> None:
+    order = parse_order("display_name desc", DEAL, TABLE)
+    after = str(order.after(["Acme", uuid4()]))
+    assert after.startswith("(deals.display_name, deals.id) < (")
+    ways = str(parse_order("display_name desc, amount", DEAL, TABLE).after(["Acme", None, uuid4()]))
+    assert ways.startswith("deals.display_name <= ")
+
+
 def test_an_order_always_ends_in_the_id() -> None:
     clauses = [str(each) for each in parse_order("amount desc, display_name", DEAL, TABLE).clauses()]
-    assert clauses == ["deals.amount DESC NULLS LAST", "deals.display_name ASC NULLS LAST", "deals.id"]
+    assert clauses == ["deals.amount DESC NULLS LAST", "deals.display_name", "deals.id"]
