@@ -33,12 +33,12 @@ class _Place:
 class Order:
     """Columns in their order. The last one is the id, so no two rows are equal."""
 
-    places: tuple[_Place, ...]
+    columns: tuple[_Place, ...]
 
     def clauses(self) -> list[ColumnElement[Any]]:
         """What ORDER BY takes. Rows without a value come last."""
         clauses: list[ColumnElement[Any]] = []
-        for place in self.places:
+        for place in self.columns:
             clause = place.column.desc() if place.down else place.column
             # Said only where it matters: an index read backwards gives rows without a value first.
             clauses.append(clause.nulls_last() if place.optional else clause)
@@ -46,27 +46,27 @@ class Order:
 
     def after(self, values: Sequence[Any]) -> ColumnElement[bool]:
         """The rows that come after the one with these values, one for each column."""
-        if not any(place.optional for place in self.places) and len({place.down for place in self.places}) == 1:
+        if not any(place.optional for place in self.columns) and len({place.down for place in self.columns}) == 1:
             return self._beyond_row(values)
         ways: list[ColumnElement[bool]] = []
         equal: list[ColumnElement[bool]] = []
-        for place, value in zip(self.places, values, strict=True):
+        for place, value in zip(self.columns, values, strict=True):
             ways.append(and_(*equal, _beyond(place, value)))
             equal.append(place.column.is_(None) if value is None else place.column == value)
         # The first column's own condition follows from the rest. It stands there for an index to begin with.
-        return and_(_not_before(self.places[0], values[0]), or_(*ways))
+        return and_(_not_before(self.columns[0], values[0]), or_(*ways))
 
     def _beyond_row(self, values: Sequence[Any]) -> ColumnElement[bool]:
         """Compared as one row, which an index finds at once; of ors it would have to try every row."""
-        row = tuple_(*(place.column for place in self.places))
+        row = tuple_(*(place.column for place in self.columns))
         place = tuple_(
-            *(bindparam(None, value, type_=each.column.type) for each, value in zip(self.places, values, strict=True))
+            *(bindparam(None, value, type_=each.column.type) for each, value in zip(self.columns, values, strict=True))
         )
-        return row < place if self.places[0].down else row > place
+        return row < place if self.columns[0].down else row > place
 
     def values(self, row: Row) -> list[Any]:
         """The row's place in this order."""
-        return [row[place.column.key] for place in self.places]  # type: ignore[index]
+        return [row[place.column.key] for place in self.columns]  # type: ignore[index]
 
 
 def _beyond(place: _Place, value: Any) -> ColumnElement[bool]:
