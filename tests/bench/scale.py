@@ -69,19 +69,19 @@ def _case(name: str, stack: Stack, found: Records, lines: list[str]) -> Case:
 def _lines(found: Records) -> Mapping[str, list[str]]:
     pages = "/v1/contacts?page_size=50&order_by=display_name"
     return {
-        "page": [pages, *(f"{pages}&page_token={quote(token)}" for token in _tokens(found, pages))],
+        "page": [pages, *(f"{pages}&page_token={quote(token)}" for token in _tokens(found))],
         "search": [f"/v1/contacts?page_size=50&filter={quote(f'display_name:{name!r}')}" for name in found.names],
         "timeline": [f"/v1/timeline/{found.busiest}", *(f"/v1/timeline/{each}" for each in found.people[:50])],
         "report": ["/v1/reports/pipeline"],
-        "funnel": ["/v1/reports/funnel?split_by=SOURCE"],
+        "funnel": ["/v1/reports/funnel?split_by=FUNNEL_SPLIT_SOURCE"],
     }
 
 
-def _tokens(found: Records, pages: str) -> Iterator[str]:
+def _tokens(found: Records) -> Iterator[str]:
     """The tokens of the next few pages."""
     token = ""
     for _ in range(10):
-        answer = found.client.get(f"{pages}&page_token={quote(token)}" if token else pages)
+        answer = found.client.get("/v1/contacts", page_size=50, order_by="display_name", page_token=token)
         if not (token := answer.get("next_page_token", "")):
             return
         yield token
