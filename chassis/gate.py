@@ -27,7 +27,7 @@ _QUIET: Final = 0.25
 # The limit is looked at so often, from so many calls at least, and never falls below the floor.
 _LOOK_S: Final = 0.25
 _LOOK_AT: Final = 8
-_FLOOR: Final = 4
+_FLOOR: Final = 16
 # Half of the calls shall take no longer.
 _TARGET_S: Final = 0.2
 
@@ -96,15 +96,16 @@ class Gate:
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
                 # The place came together with the cancellation.
-                self.give_back(tenant, 0.0)
+                self.give_back(tenant, None)
             raise
         finally:
             timer.cancel()
             self._forget(tenant, turn)
 
-    def give_back(self, tenant: Hashable, took_s: float) -> None:
-        """Frees a place after a call that took so long, and lets in who is next."""
-        self._adapt(took_s)
+    def give_back(self, tenant: Hashable, took_s: float | None) -> None:
+        """Frees a place, after a call that took so long if it went well, and lets in who is next."""
+        if took_s is not None:
+            self._adapt(took_s)
         self.taken -= 1
         left = self._held[tenant] - 1
         if left:
@@ -186,8 +187,9 @@ class _Pass:
         await self._gate.take(self._tenant)
         self._began = time.monotonic()
 
-    async def __aexit__(self, *_: object) -> None:
-        self._gate.give_back(self._tenant, time.monotonic() - self._began)
+    async def __aexit__(self, error: object, *_: object) -> None:
+        # A call that failed tells how long its failure took, not how busy we are.
+        self._gate.give_back(self._tenant, None if error else time.monotonic() - self._began)
 
 
 def _expire(turn: asyncio.Future[None]) -> None:
