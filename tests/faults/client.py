@@ -1,7 +1,7 @@
 """A client of the API with the settings that clients are told to use, over gRPC and over REST.
 
-At most three attempts inside the first deadline, on UNAVAILABLE alone; every write carries a request id, so that an
-attempt which was done after all is not done again. Over HTTP a refused connection is tried again once.
+At most three attempts inside the first deadline, after the answers that docs/api.md names; every write carries a
+request id, so that an attempt which was done after all is not done again.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ _OPTIONS: Final = [
         json.dumps({"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}}),
     ),
 ]
+_AGAIN: Final = frozenset({"UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED"})
 # Codes after which nobody knows whether the call was done.
 _UNKNOWN: Final = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "UNKNOWN", "INTERNAL", "DATA_LOSS"})
 
@@ -78,52 +79,53 @@ class Client:
         method = self._methods.get(path)
         if method is None:
             method = self._methods[path] = self._channel.unary_unary(path)
-        end, unknown = time.monotonic() + timeout_s, ""
-        for attempt in range(attempts):
+        end, unknown, code, reason = time.monotonic() + timeout_s, "", "", ""
+        for left in reversed(range(attempts)):
             try:
                 answer = await method(request, timeout=max(0.001, end - time.monotonic()), metadata=self._metadata)
                 return self._mine(bytes(answer))
             except grpc.aio.AioRpcError as error:
-                code = error.code().name
-                if code not in _UNKNOWN:
-                    if unknown:  # what was refused now may have been done before
-                        raise Unknown(f"{code} after {unknown}") from None
-                    raise Refused(code, from_rpc_error(error).reason_name) from None
-                unknown = f"{code} {error.details()}"
-                if code != "UNAVAILABLE" or not await _pause(attempt, end):
-                    break
-        raise Unknown(unknown)
+                code, failure = error.code().name, from_rpc_error(error)
+                reason, wait_s = failure.reason_name, failure.retry_s
+                what = f"{code} {failure.message}"
+            unknown = unknown or (what if code in _UNKNOWN else "")
+            if code not in _AGAIN or not left or not await _pause(attempts - left, end, wait_s):
+                break
+        if unknown:  # what was refused in the end may have been done before
+            raise Unknown(unknown)
+        raise Refused(code, reason)
 
     async def rest(self, call: Rest, timeout_s: float) -> bytes:
         """The answer's body. Raises Refused, Unknown, or Leak."""
-        end, unknown, refused = time.monotonic() + timeout_s, "", False
-        for attempt in range(ATTEMPTS):
-            left = max(0.001, end - time.monotonic())
+        end, unknown, code, reason = time.monotonic() + timeout_s, "", "", ""
+        for left in reversed(range(ATTEMPTS)):
             try:
-                async with asyncio.timeout(left + 0.5):
-                    answer = await self._http.request(
-                        call.verb, call.path, json=call.body, params=call.query,
-                        headers={"x-server-timeout": f"{left:.3f}"},
-                    )  # fmt: skip
-            except httpx2.ConnectError as error:
-                unknown = unknown or type(error).__name__
-                if refused or not await _pause(attempt, end):
-                    break
-                refused = True
-                continue
-            except (httpx2.HTTPError, TimeoutError) as error:
-                raise Unknown(type(error).__name__) from None
-            if answer.is_success:
-                return self._mine(answer.content)
-            status, reason = _error_of(answer)
-            if status not in _UNKNOWN:
-                if unknown:
-                    raise Unknown(f"{status} after {unknown}")
-                raise Refused(status, reason)
-            unknown = f"{status} {reason}"
-            if status != "UNAVAILABLE" or not await _pause(attempt, end):
+                code, reason, wait_s, content = await self._request(call, max(0.001, end - time.monotonic()))
+            except TimeoutError:
+                raise Unknown("no answer in time") from None
+            if not code:
+                return self._mine(content)
+            unknown = unknown or (f"{code} {reason}" if code in _UNKNOWN else "")
+            if code not in _AGAIN or not left or not await _pause(ATTEMPTS - left, end, wait_s):
                 break
-        raise Unknown(unknown)
+        if unknown:
+            raise Unknown(unknown)
+        raise Refused(code, reason)
+
+    async def _request(self, call: Rest, left_s: float) -> tuple[str, str, float | None, bytes]:
+        """The answer's status (empty where it is good), its reason, when to come again, and its body."""
+        try:
+            async with asyncio.timeout(left_s + 0.5):
+                answer = await self._http.request(
+                    call.verb, call.path, json=call.body, params=call.query,
+                    headers={"x-server-timeout": f"{left_s:.3f}"},
+                )  # fmt: skip
+        except httpx2.HTTPError as error:  # refused, or ended before an answer
+            return "UNAVAILABLE", type(error).__name__, None, b""
+        if answer.is_success:
+            return "", "", None, answer.content
+        status, reason = _error_of(answer)
+        return status, reason, float(answer.headers.get("retry-after") or 0) or None, b""
 
     def _mine(self, answer: bytes) -> bytes:
         for text in self._foreign:
@@ -137,9 +139,9 @@ class Client:
         await self._http.aclose()
 
 
-async def _pause(attempt: int, end: float) -> bool:
-    """Waits before another attempt; False where there is no time for one."""
-    pause_s = random.uniform(0.5, 1) * 0.1 * 4**attempt
+async def _pause(attempt: int, end: float, asked_s: float | None) -> bool:
+    """Waits before another attempt, as the answer asks; False where there is no time for one."""
+    pause_s = asked_s or random.uniform(0.5, 1) * 0.1 * 4 ** (attempt - 1)
     if time.monotonic() + pause_s > end:
         return False
     await asyncio.sleep(pause_s)

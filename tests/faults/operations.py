@@ -275,7 +275,8 @@ class Person:
         try:
             same = digest(await call) == first.digest
         except Refused as error:
-            self.history.fail(op, str(error), mismatch=True)
+            # Refused at the door it says nothing of the first answer.
+            self.history.fail(op, str(error), mismatch=error.code not in ("RESOURCE_EXHAUSTED", "ABORTED"))
         except (Unknown, Leak) as error:
             self.history.info(op, str(error)[:160])
         else:
