@@ -23,6 +23,8 @@ from gateway.admission import Admission
 # A list of a thousand ids fits into a query; headers need far less.
 URL_LIMIT = 64 * 1024
 HEADERS_LIMIT = 7 * 1024
+# A body is refused long before; its sender may be told so only once all of it is sent.
+DROPPED_LIMIT = 32 * 1024 * 1024
 _HEAD_S = 5.0
 _KEEP_ALIVE_S = 75
 _GRACE_S = 15
@@ -85,8 +87,15 @@ class Protocol(HttpToolsProtocol):
         """A request begins."""
         super().on_message_begin()
         self._between = self._whole = False
-        self._head_bytes = self._header_bytes = 0
+        self._head_bytes = self._header_bytes = self._body_bytes = 0
         self._in_head = True
+
+    def on_body(self, body: bytes) -> None:
+        """Takes a part of the body. What a refused one still brings is dropped, but not for ever."""
+        self._body_bytes += len(body)
+        if self._body_bytes > DROPPED_LIMIT:
+            self.transport.close()
+        super().on_body(body)
 
     def on_url(self, url: bytes) -> None:
         """Takes a part of the URL."""
