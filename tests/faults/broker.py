@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
+import time
 import uuid
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import nats
+import nats.errors
 from crm.type.v1 import change_pb2
 
+from chassis import ids
 from chassis.events.broker import DEAD_LETTERS, POSITION, SOURCE, STREAM, TENANT
-from tests.faults.inject import KILL_HEADER
+from tests.faults.inject import CRASHES, KILLS
 from tests.faults.stand import Stand
 
 if TYPE_CHECKING:
@@ -23,6 +27,9 @@ if TYPE_CHECKING:
 ERROR: Final = "rapport-error"
 _EVENT_ID: Final = "Nats-Msg-Id"
 _REPLAYED: Final = 200
+_PATIENCE_S: Final = 15.0
+
+T = TypeVar("T")
 
 
 def wipe(stand: Stand) -> None:
@@ -60,7 +67,7 @@ def _empty(store: Path) -> None:
 
 def replay(stand: Stand, rng: random.Random) -> int:
     """Publishes some of the last events once more, in any order, so that no window of the broker's knows them."""
-    return asyncio.run(_replay(stand, rng))
+    return _patiently(lambda: _replay(stand, rng))
 
 
 async def _replay(stand: Stand, rng: random.Random) -> int:
@@ -71,7 +78,7 @@ async def _replay(stand: Stand, rng: random.Random) -> int:
         found = [await jetstream.get_msg(STREAM, seq) for seq in range(max(1, last - _REPLAYED), last + 1)]
         for message in rng.sample(found, len(found)):
             headers = {name: value for name, value in (message.headers or {}).items() if name != _EVENT_ID}
-            if KILL_HEADER not in headers and message.subject is not None:
+            if message.subject is not None and KILLS.encode() not in (message.data or b""):
                 await jetstream.publish(message.subject, message.data or b"", stream=STREAM, headers=headers)
         return len(found)
     finally:
@@ -81,12 +88,14 @@ async def _replay(stand: Stand, rng: random.Random) -> int:
 def poison(stand: Stand, rng: random.Random, *, kill: bool = False) -> list[str]:
     """Publishes events that nobody can handle, of a tenant that does not exist; returns their ids.
 
-    One is no event, one names a type nobody knows, one carries a record that is none. ``kill``: one that ends
-    every process that takes it up.
+    One is no event, one's body is none, and one makes every reaction fail. ``kill``: one that ends every process
+    that handles it, until it has been delivered too often, which takes minutes.
     """
     tenant = uuid.UUID(int=rng.getrandbits(128), version=4)
-    made = [_killer(tenant, rng)] if kill else [_blank(tenant, rng), _garbage(tenant, rng), _hollow(tenant, rng)]
-    asyncio.run(_publish(stand, f"crm.sales.deal.updated.{tenant.hex}", made))
+    made = [_blank(tenant, rng), _garbage(tenant, rng), _marked(tenant, rng, "crash", CRASHES)]
+    if kill:
+        made = [_marked(tenant, rng, "kill", KILLS)]
+    _patiently(lambda: _publish(stand, f"crm.sales.deal.updated.{tenant.hex}", made))
     stand.poisoned += [{"event_id": headers["ce-id"], "kind": kind} for kind, headers, _ in made]
     return [headers["ce-id"] for _, headers, _ in made]
 
@@ -105,13 +114,6 @@ def _headers(tenant: uuid.UUID, rng: random.Random) -> dict[str, str]:
     return {_EVENT_ID: event_id, "ce-id": event_id, TENANT: str(tenant), POSITION: "1", SOURCE: "sales"}
 
 
-def _change(headers: dict[str, str], **more: Any) -> bytes:
-    change = change_pb2.Change(event_id=headers["ce-id"], type="crm.sales.v1.Deal.updated", revision=2, **more)
-    change.occur_time.GetCurrentTime()
-    change.commit_time.GetCurrentTime()
-    return bytes(change.SerializeToString())
-
-
 def _blank(tenant: uuid.UUID, rng: random.Random) -> tuple[str, dict[str, str], bytes]:
     event_id = _headers(tenant, rng)["ce-id"]
     return "blank", {_EVENT_ID: event_id, "ce-id": event_id}, b"\xff\xff"
@@ -121,14 +123,13 @@ def _garbage(tenant: uuid.UUID, rng: random.Random) -> tuple[str, dict[str, str]
     return "garbage", _headers(tenant, rng), rng.randbytes(100)
 
 
-def _hollow(tenant: uuid.UUID, rng: random.Random) -> tuple[str, dict[str, str], bytes]:
+def _marked(tenant: uuid.UUID, rng: random.Random, kind: str, actor: str) -> tuple[str, dict[str, str], bytes]:
     headers = _headers(tenant, rng)
-    return "hollow", headers, _change(headers, entity_id="deal_nonsense", after=b"")
-
-
-def _killer(tenant: uuid.UUID, rng: random.Random) -> tuple[str, dict[str, str], bytes]:
-    headers = _headers(tenant, rng) | {KILL_HEADER: "1"}
-    return "killer", headers, _change(headers, entity_id="deal_nonsense", after=b"")
+    change = change_pb2.Change(event_id=headers["ce-id"], type="crm.sales.v1.Deal.updated", revision=2, actor=actor)
+    change.entity_id = ids.encode("deal", uuid.UUID(int=rng.getrandbits(128), version=4))
+    change.occur_time.GetCurrentTime()
+    change.commit_time.GetCurrentTime()
+    return kind, headers, change.SerializeToString()
 
 
 @dataclass(frozen=True)
@@ -177,6 +178,18 @@ async def _letters(stand: Stand, stream: str) -> list[Letter]:
         return found
     finally:
         await client.close()
+
+
+def _patiently(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Does what needs the broker, which another fault may have just now."""
+    end = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return asyncio.run(work())
+        except (nats.errors.Error, OSError, TimeoutError):
+            if time.monotonic() > end:
+                raise
+        time.sleep(0.3)
 
 
 async def _connect(stand: Stand) -> Any:

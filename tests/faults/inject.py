@@ -21,7 +21,9 @@ from uuid import UUID
 from chassis import ids
 from chassis.events.consume import Consumer
 
-KILL_HEADER: Final = "rapport-faults-kill"
+# Who is said to have made an event that no reaction survives.
+KILLS: Final = "faults:kills"
+CRASHES: Final = "faults:crashes"
 _LOOK_S: Final = 0.2
 
 
@@ -70,8 +72,6 @@ def _wrap_deliveries() -> None:
     take = Consumer._take
 
     def _take(self: Consumer, message: Any) -> None:
-        if KILL_HEADER in (message.headers or {}):
-            os.kill(os.getpid(), signal.SIGKILL)
         for _ in range(2 if random.random() < now.duplicate else 1):
             if now.late_s:
                 asyncio.get_running_loop().call_later(random.uniform(0, now.late_s), take, self, message)
@@ -87,6 +87,11 @@ def _wrap_handlers() -> None:
     async def _apply(self: Consumer, changes: Any) -> None:
         if now.slow_s:
             await asyncio.sleep(now.slow_s)
+        actors = {change.message.actor for change in changes}
+        if KILLS in actors:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if CRASHES in actors:
+            raise RuntimeError("a reaction cannot handle this")
         await apply(self, changes)
 
     Consumer._apply = _apply  # type: ignore[method-assign]

@@ -72,6 +72,7 @@ class Fault:
     lasts_s: tuple[float, float] = (0.0, 0.0)
     long_only: bool = False
     group: str = ""
+    settles_s: float = 0.0  # how long its effects go on; it strikes no later than that before the end
 
 
 # ---- targets -----------------------------------------------------------------------------------------------
@@ -234,7 +235,7 @@ FAULTS: Final[dict[str, Fault]] = {
     "replay": Fault("events published a second time", lambda it: broker.replay(it.stand, it.rng), _only("nats"), 1.5),
     "poison": Fault("events nobody can handle", lambda it: broker.poison(it.stand, it.rng), _only("nats"), 1.5),
     "poison-kill": Fault("an event that kills who handles it", lambda it: broker.poison(it.stand, it.rng, kill=True),
-                         _only("nats"), 0.3, long_only=True),
+                         _only("nats"), 0.3, long_only=True, settles_s=360),
     "wipe": Fault("the broker's store is gone", lambda it: broker.wipe(it.stand), _only("nats"), 0.7, group="nats"),
     "roll-back": Fault("the broker's store of a while ago", _roll_back, _only("nats"), 0.7, (4, 8), group="nats"),
     "damage": Fault("a bit flipped or the end lost in each of the broker's files",
@@ -260,10 +261,12 @@ def schedule(
     while names and at < seconds - 1:
         busy = [each for each in busy if each[0] > at]
         groups = {group for _, group in busy if group}
-        free = [
-            name for name in names
-            if FAULTS[name].group not in groups and (len(busy) < AT_ONCE or not FAULTS[name].lasts_s[1])
-        ]  # fmt: skip
+        free = []
+        for name in names:
+            fault = FAULTS[name]
+            lane = len(busy) < AT_ONCE or not fault.lasts_s[1]
+            if lane and fault.group not in groups and at + fault.settles_s <= seconds:
+                free.append(name)
         if free:
             name = next((each for each in fresh if each in free), "")
             if name:
