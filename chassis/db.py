@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from datetime import datetime
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-import asyncpg
 from google.protobuf.message import Message
+from pydantic import SecretStr
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -25,25 +26,22 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
-    event,
-    text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.engine import Row, make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.schema import SchemaItem
 from sqlalchemy.sql import Executable
 
-from chassis import context, contract, telemetry
+from chassis import context, contract
 from chassis.errors import Aborted, DeadlineExceeded, Failure, Internal, Invalid, Reason, Unavailable
 from chassis.rows import columns_of
 from chassis.settings import Settings
+from chassis.sql import Connection, Parameters, Pool, Row, is_disconnect, prepared
 
 Time: Final = DateTime(timezone=True)
 # How long a statement may take where no caller's deadline is shorter, in milliseconds.
 STATEMENT_LIMIT_MS: Final = 5_000
+# How long a reading of the database's clock is carried on; clocks of one kind part by microseconds meanwhile.
+_CLOCK_LIFE_S: Final = 1.0
 _NAMING: Final = {
     "ix": "%(table_name)s_%(column_0_N_name)s_ix",
     "uq": "%(table_name)s_%(column_0_N_name)s_uq",
@@ -76,13 +74,15 @@ class Schema:
         self.natural_keys = self._natural_keys()
 
     def record(self, message: type[Message], *items: SchemaItem, transient: Iterable[str] = ()) -> Table:
-        """The table of a resource, its columns made from the message's fields.
+        """The table of a resource: its message as ``record``, and columns made from the message's fields.
 
+        The record is what reads give; the columns are for filters, order and keys.
         ``transient`` names fields that are never kept; ``items`` are indexes and further columns.
         """
         columns = columns_of(contract.descriptor_of(message), frozenset(transient))
         name = contract.load().by_message[message.DESCRIPTOR.full_name].plural
-        return self.table(name, *columns, Column("revision", BigInteger, nullable=False), *items, key=("id",))
+        kept = (Column("revision", BigInteger, nullable=False), Column("record", LargeBinary, nullable=False))
+        return self.table(name, *columns, *kept, *items, key=("id",))
 
     def table(self, name: str, *items: SchemaItem, key: Sequence[str]) -> Table:
         """A table of tenants' rows; its primary key is the tenant and ``key``."""
@@ -170,36 +170,106 @@ class Schema:
         return table
 
 
+class _Session:
+    """The connection of one transaction: taken and entered with the first statement, so that many calls need none."""
+
+    __slots__ = ("_begin", "connection", "pool")
+
+    def __init__(self, pool: Pool, begin: str) -> None:
+        self.pool = pool
+        self._begin = begin
+        self.connection: Connection | None = None
+
+    async def open(self) -> Connection:
+        """The connection, inside the transaction."""
+        if self.connection is None:
+            limit = f"SET LOCAL statement_timeout = {_statement_limit_ms()}"
+            self.connection = Connection(await self.pool.take(self._begin.replace("{limit}", limit)))
+        return self.connection
+
+    async def commit(self) -> None:
+        """Commits what was done, if anything was."""
+        if self.connection is not None:
+            await self.connection.driver.execute("COMMIT")
+
+    async def roll_back(self) -> None:
+        """Ends the transaction come what may; a connection that cannot is thrown away, never handed on inside one.
+
+        Such a connection is no failure of its own: what ended the transaction is what the caller hears of.
+        """
+        if self.connection is None or self.connection.driver.is_closed():
+            return  # nothing was done, or the driver gave up a statement that was cancelled, and the connection
+        try:
+            await asyncio.shield(self.connection.driver.execute("ROLLBACK"))
+        except BaseException as error:
+            self.connection.driver.terminate()
+            if not isinstance(error, Exception):
+                raise
+
+    async def close(self) -> None:
+        """Gives the connection back."""
+        if self.connection is not None:
+            await self.pool.give_back(self.connection.driver)
+            self.connection = None
+
+
 class Tx:
     """A transaction inside one tenant. Statements see that tenant's rows and no others."""
 
-    def __init__(self, connection: AsyncConnection, tenant: UUID, schema: Schema) -> None:
+    def __init__(self, session: _Session, tenant: UUID, schema: Schema, clock: Clock) -> None:
         self.tenant = tenant
         self.schema = schema
-        self._connection = connection
+        self._session = session
+        self._clock = clock
         self._now: datetime | None = None
         self._gathered: dict[Write[Any], list[Any]] = {}
 
-    async def execute(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> int:
+    async def execute(self, statement: Executable, parameters: Parameters | None = None) -> int:
         """Runs a statement with ``tenant`` bound, and says how many rows it touched."""
-        result = await self._connection.execute(statement, {"tenant": self.tenant, **(parameters or {})})
-        return int(result.rowcount)
+        connection = self._session.connection or await self._session.open()
+        return await connection.execute(statement, {"tenant": self.tenant, **(parameters or {})})
 
-    async def execute_many(self, statement: Executable, parameters: Sequence[Mapping[str, Any]]) -> None:
-        """Runs a statement once for each mapping, in one round trip."""
+    async def execute_many(self, statement: Executable, parameters: Sequence[Parameters]) -> None:
+        """Runs a statement once for each mapping, in one round trip. All mappings have the same names."""
         if parameters:
-            await self._connection.execute(statement, [{"tenant": self.tenant, **each} for each in parameters])
+            connection = self._session.connection or await self._session.open()
+            await connection.execute_many(statement, [{"tenant": self.tenant, **each} for each in parameters])
 
-    async def rows(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> Sequence[Row[Any]]:
+    async def rows(self, statement: Executable, parameters: Parameters | None = None) -> list[Row]:
         """The rows that a statement returns, with ``tenant`` bound."""
-        result = await self._connection.execute(statement, {"tenant": self.tenant, **(parameters or {})})
-        return result.fetchall()
+        connection = self._session.connection or await self._session.open()
+        return await connection.rows(statement, {"tenant": self.tenant, **(parameters or {})})
+
+    async def rows_alone(
+        self, statement: Executable, parameters: Parameters | None = None, *, writes: bool = False
+    ) -> list[Row]:
+        """Like ``rows``, in one round trip where it is the first statement: then it is a transaction of its own.
+
+        For what is likely to be the only statement of a call. A SELECT on tables of tenants, or what
+        `chassis.writes.together` makes of insertions alone.
+        """
+        if self._session.connection is not None:
+            return await self.rows(statement, parameters)
+        values = {"tenant": self.tenant, **(parameters or {})}
+        it = prepared(statement, values)
+        return await self._session.pool.fetch_alone(it.inside("tenant"), it.arguments(values), again=not writes)
+
+    async def row_by_id(self, statement: Executable, row_id: UUID) -> Row | None:
+        """The row of an id. ``statement`` selects by the parameter ``ids``; calls of one moment share the work."""
+        if self._session.connection is None:
+            return await self._session.pool.row_shared(statement, self.tenant, row_id)
+        rows = await self.rows(statement, {"ids": [row_id]})
+        return rows[0] if rows else None
+
+    @property
+    def begun(self) -> bool:
+        """Whether a statement was run that the commit belongs to."""
+        return self._session.connection is not None
 
     async def now(self) -> datetime:
         """The database's clock, read once: the commit time of what this transaction makes."""
         if self._now is None:
-            result = await self._connection.execute(text("SELECT clock_timestamp()"))
-            self._now = result.scalar_one()
+            self._now = self._clock.now() or await self._clock.read(await self._session.open())
         return self._now
 
     def gather(self, write: Write[T], item: T) -> None:
@@ -220,95 +290,85 @@ class Tx:
             self._now = now
 
 
+class Clock:
+    """The database's clock, carried on by this process's monotonic one for a second at a time.
+
+    The machine's own wall clock has no say, so a process whose clock is wrong writes right times. A time is never
+    ahead of the database's: what a reading took to arrive counts as none.
+    """
+
+    def __init__(self) -> None:
+        self._read: datetime | None = None
+        self._at = 0.0
+
+    def now(self) -> datetime | None:
+        """The time, or None where the last reading is too old."""
+        passed = time.monotonic() - self._at
+        return self._read + timedelta(seconds=passed) if self._read is not None and passed < _CLOCK_LIFE_S else None
+
+    async def read(self, connection: Connection) -> datetime:
+        """The time as the database has it now."""
+        found: datetime = await connection.driver.fetchval("SELECT clock_timestamp()")
+        self._read, self._at = found, time.monotonic()
+        return found
+
+
 class Database:
     """The connections of one process to its service's database."""
 
     def __init__(self, settings: Settings, schema: Schema) -> None:
         self.schema = schema
-        self._app = _engine(settings.database_url.get_secret_value(), settings.pool_size, schema.name)
-        self._worker: AsyncEngine | None = None
+        self._clock = Clock()
+        self._app = _pool(settings.database_url, settings.pool_size, schema.name)
+        self._worker: Pool | None = None
         if settings.worker_database_url is not None:
-            self._worker = _engine(settings.worker_database_url.get_secret_value(), 3, f"{schema.name}-worker")
+            self._worker = _pool(settings.worker_database_url, 3, f"{schema.name}-worker")
 
-    @asynccontextmanager
-    async def read(self, tenant: UUID) -> AsyncIterator[Tx]:
+    def read(self, tenant: UUID) -> AbstractAsyncContextManager[Tx]:
         """A read-only transaction of one tenant."""
-        async with self._transaction(tenant, "BEGIN READ ONLY") as tx:
-            yield tx
+        return self._transaction(tenant, "BEGIN READ ONLY")
 
-    @asynccontextmanager
-    async def write(self, tenant: UUID) -> AsyncIterator[Tx]:
+    def write(self, tenant: UUID) -> AbstractAsyncContextManager[Tx]:
         """A transaction of one tenant that commits at the end of the block and rolls back on any exception."""
-        async with self._transaction(tenant, "BEGIN") as tx:
-            yield tx
+        return self._transaction(tenant, "BEGIN")
 
     @asynccontextmanager
-    async def worker(self) -> AsyncIterator[AsyncConnection]:
+    async def worker(self) -> AsyncIterator[Connection]:
         """A transaction of the worker role, which sees all tenants in the few tables that are declared so."""
         if self._worker is None:
             raise RuntimeError("RAPPORT_WORKER_DATABASE_URL is not set")
-        with translated():
-            async with _transaction(self._worker, "BEGIN") as connection:
-                yield connection
+        async with _ended(_Session(self._worker, "BEGIN; {limit}")) as session:
+            yield await session.open()
 
     @asynccontextmanager
     async def _transaction(self, tenant: UUID, begin: str) -> AsyncIterator[Tx]:
         # One round trip. The driver takes no parameters in a batch; a UUID's text is safe in one.
         enter = f"SELECT enter_tenant('{UUID(str(tenant))}')"
-        with translated():
-            async with _transaction(
-                self._app, f"{begin}; SET LOCAL statement_timeout = {_statement_limit_ms()}; {enter}"
-            ) as connection:
-                tx = Tx(connection, tenant, self.schema)
-                yield tx
-                await tx.write_gathered()
+        async with _ended(_Session(self._app, f"{begin}; {{limit}}; {enter}")) as session:
+            tx = Tx(session, tenant, self.schema, self._clock)
+            yield tx
+            await tx.write_gathered()
 
     async def ping(self) -> None:
         """Raises Unavailable where the database cannot be reached within a second."""
         with translated():
-            async with asyncio.timeout(1), self._app.connect() as connection:
-                await _driver(connection, "SELECT 1")
+            async with asyncio.timeout(1):
+                await self._app.fetch_alone("SELECT 1", (), again=True)
+
+    @property
+    def checked_out(self) -> int:
+        """How many connections of the app role are in use."""
+        return self._app.checked_out
 
     async def close(self) -> None:
         """Closes every connection."""
-        await self._app.dispose()
+        await self._app.close()
         if self._worker is not None:
-            await self._worker.dispose()
+            await self._worker.close()
 
 
-def _engine(dsn: str, pool_size: int, name: str) -> AsyncEngine:
-    url = make_url(dsn).set(drivername="postgresql+asyncpg")
-    engine = create_async_engine(
-        url,
-        # The transaction is begun by hand, together with entering the tenant; see Database._transaction.
-        isolation_level="AUTOCOMMIT",
-        pool_size=pool_size,
-        max_overflow=0,
-        pool_timeout=5,
-        pool_recycle=1800,
-        pool_use_lifo=True,
-        connect_args={
-            "timeout": 2,
-            # Without it a dead peer holds a call far beyond its deadline (MagicStack/asyncpg #1326).
-            "command_timeout": STATEMENT_LIMIT_MS / 1000 + 1,
-            "server_settings": {
-                "application_name": f"rapport-{name}",
-                "statement_timeout": str(STATEMENT_LIMIT_MS),
-                "lock_timeout": "4000",
-                "idle_in_transaction_session_timeout": "10000",
-                "timezone": "UTC",
-            },
-        },
-    )
-
-    @event.listens_for(engine.sync_engine, "handle_error")
-    def _hide_parameters(error: Any) -> None:
-        # Values may be personal, and this text could reach a log.
-        if isinstance(error.sqlalchemy_exception, DBAPIError):
-            error.sqlalchemy_exception.hide_parameters = True
-
-    telemetry.instrument(engine)
-    return engine
+def _pool(dsn: SecretStr, size: int, name: str) -> Pool:
+    return Pool(dsn.get_secret_value(), size, name, statement_limit_ms=STATEMENT_LIMIT_MS)
 
 
 def _statement_limit_ms() -> int:
@@ -318,50 +378,19 @@ def _statement_limit_ms() -> int:
     return max(1, min(STATEMENT_LIMIT_MS, int(call.remaining_s() * 1000)))
 
 
-async def _driver(connection: AsyncConnection, script: str) -> None:
-    raw = await connection.get_raw_connection()
-    assert raw.driver_connection is not None
-    await raw.driver_connection.execute(script)
-
-
 @asynccontextmanager
-async def _transaction(engine: AsyncEngine, begin: str) -> AsyncIterator[AsyncConnection]:
-    """A connection inside the transaction that ``begin`` starts; it commits at the end of the block.
-
-    A pool does not notice that its server was restarted. So a connection that turns out dead before anything was
-    done on it is thrown away and the next one taken.
-    """
-    for attempts_left in reversed(range(engine.pool.size() + 1)):  # type: ignore[attr-defined]
-        async with engine.connect() as connection:
+async def _ended(session: _Session) -> AsyncIterator[_Session]:
+    """Commits the session's transaction at the end of the block, or rolls it back; gives its connection back."""
+    with translated():
+        try:
             try:
-                await _driver(connection, begin)
-            except BaseException as error:
-                await asyncio.shield(connection.invalidate())
-                if attempts_left and _is_disconnect(error):
-                    continue
-                raise
-            try:
-                yield connection
-                await _driver(connection, "COMMIT")
+                yield session
+                await session.commit()
             except BaseException:
-                await _roll_back(connection)
+                await session.roll_back()
                 raise
-            return
-
-
-async def _roll_back(connection: AsyncConnection) -> None:
-    """Ends the transaction come what may; a connection that cannot is thrown away, never handed on inside one.
-
-    Such a connection is no failure of its own: what ended the transaction is what the caller hears of.
-    """
-    if connection.invalidated:
-        return  # the driver gave up a statement that was cancelled, and its connection with it
-    try:
-        await asyncio.shield(_driver(connection, "ROLLBACK"))
-    except BaseException as error:
-        await asyncio.shield(connection.invalidate())
-        if not isinstance(error, Exception):
-            raise
+        finally:
+            await session.close()
 
 
 _CLASSES: Final[tuple[tuple[tuple[str, ...], type[Failure], Any, str], ...]] = (
@@ -393,32 +422,18 @@ def failure_of(error: BaseException) -> Failure | None:
     for prefixes, kind, reason, message in _CLASSES:
         if state.startswith(prefixes):
             return kind(reason, message, retry_s=0.1 if kind in (Unavailable, Aborted) else None)
-    if isinstance(error, (PoolTimeout, OSError, TimeoutError, InterfaceError)) or _is_disconnect(error):
+    if isinstance(error, (OSError, TimeoutError)) or is_disconnect(error):
         return Unavailable(Reason.REASON_UNAVAILABLE, "the database cannot be reached; try again", retry_s=0.1)
     return None
 
 
 def constraint_of(error: BaseException) -> str:
     """The name of the unique constraint that an error says was broken; empty for other errors."""
-    original = _original(error)
-    return str(getattr(original, "constraint_name", "") or "") if _sqlstate(error) == "23505" else ""
-
-
-def _original(error: BaseException) -> BaseException:
-    original = getattr(error, "orig", None) or error
-    return getattr(original, "__cause__", None) or original
+    return str(getattr(error, "constraint_name", "") or "") if _sqlstate(error) == "23505" else ""
 
 
 def _sqlstate(error: BaseException) -> str:
-    return str(getattr(_original(error), "sqlstate", "") or "")
-
-
-def _is_disconnect(error: BaseException) -> bool:
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
-        return True
-    # InternalClientError: a connection that died in the middle of an operation is used once more.
-    lost = asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.PostgresConnectionError, ConnectionError
-    return isinstance(_original(error), lost)
+    return str(getattr(error, "sqlstate", "") or "")
 
 
 class translated:

@@ -7,7 +7,6 @@ from uuid import UUID
 
 from crm.internal.v1 import ledger_pb2 as pb
 from sqlalchemy import bindparam, func, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chassis import context
 from chassis.change import message_of
@@ -30,14 +29,7 @@ class Ledger(Service, serves="crm.internal.v1.LedgerService"):
         if not context.current().caller.principal.startswith("service:"):
             raise Denied(Reason.REASON_PERMISSION_DENIED, "only a service reads every tenant's changes")
         async with self.platform.db.worker() as connection:
-            return await _read(_rows_of(connection), tx, request, None)
-
-
-def _rows_of(connection: AsyncConnection) -> Any:
-    async def rows(statement: Any, parameters: dict[str, Any] | None = None) -> Any:
-        return (await connection.execute(statement, parameters or {})).fetchall()
-
-    return rows
+            return await _read(connection.rows, tx, request, None)
 
 
 async def _read(rows: Any, tx: View, request: pb.ReadChangesRequest, tenant: UUID | None) -> pb.ReadChangesResponse:

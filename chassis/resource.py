@@ -15,7 +15,7 @@ from sqlalchemy.sql.elements import BindParameter
 from chassis import contract, ids
 from chassis.errors import Invalid, NotFound, Reason
 from chassis.keys import Key, keys_of
-from chassis.rows import Codec
+from chassis.rows import Columns
 
 M = TypeVar("M", bound=Message)
 
@@ -46,20 +46,19 @@ class Resource(Generic[M]):
         self.table = table
         self.kind = contract.load().by_message[message.DESCRIPTOR.full_name]
         self.transient = frozenset(transient)
-        self.codec: Codec[M] = Codec(message, self.transient)
+        self.columns: Columns[M] = Columns(message, self.transient)
         self.normalize = normalize or _as_it_is
         self.prepare = prepare
         self._keys = keys
         self.name = message.DESCRIPTOR.name
         by_id = (table.c.tenant_id == bindparam("tenant"), table.c.id == bindparam("id"))
-        self.read_one: Executable = select(table).where(*by_id)
-        self.lock_one: Executable = select(table, func.clock_timestamp().label("clock")).where(*by_id).with_for_update()
+        kept = (table.c.id, table.c.revision, table.c.record)
+        clock = func.clock_timestamp().label("clock")
+        self.lock_one: Executable = select(*kept, clock).where(*by_id).with_for_update()
         many = (table.c.tenant_id == bindparam("tenant"), table.c.id == func.any(bindparam("ids")))
-        self.read_many: Executable = select(table).where(*many)
+        self.read_many: Executable = select(*kept).where(*many)
         # In the order of ids, so that two batches that meet wait for each other instead of locking up.
-        self.lock_many: Executable = (
-            select(table, func.clock_timestamp().label("clock")).where(*many).order_by(table.c.id).with_for_update()
-        )
+        self.lock_many: Executable = select(*kept, clock).where(*many).order_by(table.c.id).with_for_update()
         written: dict[str, BindParameter[Any]] = {
             column.name: bindparam(f"v_{column.name}") for column in table.c if column.name not in _FIXED
         }
@@ -83,6 +82,14 @@ class Resource(Generic[M]):
         if prefix != self.kind.prefix:
             raise Invalid(Reason.REASON_ID_INVALID, f"'id': it is the id of a {prefix}, not of a {self.kind.prefix}")
         return uuid
+
+    def read(self, row: Any) -> M:
+        """The record that a row keeps."""
+        return self.message.FromString(row.record)
+
+    def row(self, record: M, revision: int) -> dict[str, Any]:
+        """What a record's row holds, but for the tenant."""
+        return self.columns.of(record) | {"revision": revision, "record": record.SerializeToString()}
 
     def keys(self, record: M) -> list[Key]:
         """The natural keys of a record: its external ids, and what ``keys`` adds."""

@@ -1,4 +1,4 @@
-"""Messages and rows: which column keeps which field, by the field's name and type.
+"""Messages and rows: which column shows which field to filters, order and keys, by the field's name and type.
 
 ``*_id`` → uuid (text where it may point at several kinds), Timestamp → timestamptz, Money → numeric and
 ``<field>_currency``, enum → smallint, repeated text → text[], any other message → jsonb.
@@ -15,11 +15,9 @@ from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from google.type.date_pb2 import Date
 from google.type.money_pb2 import Money
 from sqlalchemy import (
     BigInteger,
@@ -36,7 +34,6 @@ from sqlalchemy import (
 )
 from sqlalchemy import Date as SqlDate
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
-from sqlalchemy.engine import RowMapping
 from sqlalchemy.types import TypeEngine
 
 from chassis import ids
@@ -45,7 +42,7 @@ from chassis.errors import OutOfRange, Reason
 
 M = TypeVar("M", bound=Message)
 # A row by its columns' names.
-Row = Mapping[str, Any] | RowMapping
+Row = Mapping[str, Any]
 
 _NANO: Final = Decimal(1_000_000_000)
 # google.type.Money counts units in 64 bits.
@@ -62,11 +59,10 @@ _SCALARS: Final[dict[int, Any]] = {
 
 @dataclass(frozen=True)
 class Kept:
-    """How a field is kept: its columns, and the two ways between a message and them."""
+    """How a field is kept beside its record: the columns, and the values that a message has for them."""
 
     columns: tuple[tuple[str, TypeEngine[Any]], ...]
-    store: Callable[[Message], tuple[Any, ...]]
-    load: Callable[[Message, tuple[Any, ...]], None]
+    values: Callable[[Message], tuple[Any, ...]]
     required: bool = False
 
 
@@ -107,116 +103,58 @@ def kept(field: FieldDescriptor) -> Kept:
     if field.type == FieldDescriptor.TYPE_MESSAGE:
         return _message(field)
     if field.type == FieldDescriptor.TYPE_STRING and (prefixes := refs(field)):
-        return _reference(field, prefixes)
+        return _reference(name, prefixes)
     presence = field.has_presence
 
-    def store(message: Message) -> tuple[Any, ...]:
+    def values(message: Message) -> tuple[Any, ...]:
         value = getattr(message, name)
         if presence:
             return (value if message.HasField(name) else None,)
         return (value if value or field.type == FieldDescriptor.TYPE_ENUM else None,)
 
-    def load(message: Message, values: tuple[Any, ...]) -> None:
-        if values[0] is not None:
-            setattr(message, name, values[0])
-
-    return Kept(((name, _SCALARS[field.type]()),), store, load)
+    return Kept(((name, _SCALARS[field.type]()),), values)
 
 
-def _reference(field: FieldDescriptor, prefixes: tuple[str, ...]) -> Kept:
-    name = field.name
+def _reference(name: str, prefixes: tuple[str, ...]) -> Kept:
     if len(prefixes) > 1 or prefixes == ("*",):
+        return Kept(((name, Text()),), lambda message: (getattr(message, name) or None,))
 
-        def store_text(message: Message) -> tuple[Any, ...]:
-            return (getattr(message, name) or None,)
-
-        def load_text(message: Message, values: tuple[Any, ...]) -> None:
-            if values[0] is not None:
-                setattr(message, name, values[0])
-
-        return Kept(((name, Text()),), store_text, load_text)
-    prefix = prefixes[0]
-
-    def store(message: Message) -> tuple[Any, ...]:
+    def values(message: Message) -> tuple[Any, ...]:
         value = getattr(message, name)
         return (ids.decode(value)[1] if value else None,)
 
-    def load(message: Message, values: tuple[Any, ...]) -> None:
-        if values[0] is not None:
-            setattr(message, name, ids.encode(prefix, values[0]))
-
-    return Kept(((name, Uuid()),), store, load, required=name == "id")
+    return Kept(((name, Uuid()),), values, required=name == "id")
 
 
 def _repeated(field: FieldDescriptor) -> Kept:
     name = field.name
     if field.type == FieldDescriptor.TYPE_MESSAGE:
-
-        def store_messages(message: Message) -> tuple[Any, ...]:
-            return ([MessageToDict(each, preserving_proto_field_name=True) for each in getattr(message, name)],)
-
-        def load_messages(message: Message, values: tuple[Any, ...]) -> None:
-            for each in values[0] or ():
-                ParseDict(each, getattr(message, name).add())
-
-        return Kept(((name, JSONB()),), store_messages, load_messages, required=True)
-
-    def store(message: Message) -> tuple[Any, ...]:
-        return (list(getattr(message, name)),)
-
-    def load(message: Message, values: tuple[Any, ...]) -> None:
-        getattr(message, name).extend(values[0] or ())
-
-    return Kept(((name, ARRAY(Text)),), store, load, required=True)
+        return Kept(((name, JSONB()),), lambda message: ([_json(it) for it in getattr(message, name)],), required=True)
+    return Kept(((name, ARRAY(Text)),), lambda message: (list(getattr(message, name)),), required=True)
 
 
 def _message(field: FieldDescriptor) -> Kept:
     name = field.name
-    special = _SPECIAL.get(inner(field).full_name)
-    if special is not None:
-        types, to_values, to_message = special
+    types, values_of = _SPECIAL.get(inner(field).full_name, _AS_JSON)
 
-        def store_special(message: Message) -> tuple[Any, ...]:
-            return to_values(getattr(message, name)) if message.HasField(name) else (None,) * len(types)
+    def values(message: Message) -> tuple[Any, ...]:
+        return values_of(getattr(message, name)) if message.HasField(name) else (None,) * len(types)
 
-        def load_special(message: Message, values: tuple[Any, ...]) -> None:
-            if values[0] is not None:
-                getattr(message, name).CopyFrom(to_message(*values))
-
-        suffixes = ("", "_currency")
-        return Kept(
-            tuple((name + suffixes[index], kind()) for index, kind in enumerate(types)),
-            store_special,
-            load_special,
-        )
-
-    def store(message: Message) -> tuple[Any, ...]:
-        if not message.HasField(name):
-            return (None,)
-        return (MessageToDict(getattr(message, name), preserving_proto_field_name=True),)
-
-    def load(message: Message, values: tuple[Any, ...]) -> None:
-        if values[0] is not None:
-            ParseDict(values[0], getattr(message, name))
-
-    return Kept(((name, JSONB(none_as_null=True)),), store, load)
+    suffixes = ("", "_currency")
+    return Kept(tuple((name + suffixes[index], kind()) for index, kind in enumerate(types)), values)
 
 
-def _duration(value: dt.timedelta) -> Duration:
-    duration = Duration()
-    duration.FromTimedelta(value)
-    return duration
+def _json(message: Message) -> Any:
+    return MessageToDict(message, preserving_proto_field_name=True)
 
 
-_SPECIAL: Final[dict[str, tuple[tuple[Any, ...], Callable[[Any], tuple[Any, ...]], Callable[..., Message]]]] = {
-    "google.protobuf.Timestamp": ((lambda: DateTime(timezone=True),), lambda it: (moment(it),), timestamp),
-    "google.protobuf.Duration": ((Interval,), lambda it: (it.ToTimedelta(),), _duration),
-    "google.type.Date": (
-        (SqlDate,),
-        lambda it: (dt.date(it.year, it.month, it.day),),
-        lambda it: Date(year=it.year, month=it.month, day=it.day),
-    ),
-    "google.type.Money": ((Numeric, Text), lambda it: (amount(it), it.currency_code), money),
+_Special = tuple[tuple[Callable[[], Any], ...], Callable[[Any], tuple[Any, ...]]]
+_AS_JSON: Final[_Special] = (lambda: JSONB(none_as_null=True),), lambda it: (_json(it),)
+_SPECIAL: Final[dict[str, _Special]] = {
+    "google.protobuf.Timestamp": ((lambda: DateTime(timezone=True),), lambda it: (moment(it),)),
+    "google.protobuf.Duration": ((Interval,), lambda it: (it.ToTimedelta(),)),
+    "google.type.Date": ((SqlDate,), lambda it: (dt.date(it.year, it.month, it.day),)),
+    "google.type.Money": ((Numeric, Text), lambda it: (amount(it), it.currency_code)),
 }
 
 
@@ -236,34 +174,23 @@ def etag(revision: int) -> str:
     return f'"{revision}"'
 
 
-class Codec(Generic[M]):
-    """Both ways between a resource's messages and its table's rows."""
+class Columns(Generic[M]):
+    """What a resource's columns hold of a message."""
 
     def __init__(self, message: type[M], transient: frozenset[str] = frozenset()) -> None:
-        self._message = message
-        self._fields = [
-            (field.name, kept(field))
+        self._kept = [
+            kept(field)
             for field in descriptor_of(message).fields
             if field.name not in transient and field.name != "etag"
         ]
 
-    def row(self, message: M) -> dict[str, Any]:
-        """The values of every column but tenant and revision."""
+    def of(self, message: M) -> dict[str, Any]:
+        """The values of every column made from a field."""
         values: dict[str, Any] = {}
-        for _, how in self._fields:
-            for (column, _), value in zip(how.columns, how.store(message), strict=True):
+        for how in self._kept:
+            for (column, _), value in zip(how.columns, how.values(message), strict=True):
                 values[column] = value
         return values
-
-    def message(self, row: Row, wanted: frozenset[str] | None = None) -> M:
-        """The record of a row; only the fields ``wanted``, where given."""
-        message = self._message()
-        for name, how in self._fields:
-            if wanted is None or name in wanted:
-                how.load(message, tuple(row[column] for column, _ in how.columns))
-        if (wanted is None or "etag" in wanted) and "etag" in message.DESCRIPTOR.fields_by_name:
-            message.etag = etag(row["revision"])  # type: ignore[attr-defined]
-        return message
 
 
 def uuid_of(text: str) -> UUID:

@@ -20,7 +20,6 @@ from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
 from opentelemetry.trace import SpanKind
 from sqlalchemy import Select, Table, bindparam, select
-from sqlalchemy.dialects.postgresql import Insert, insert
 
 from chassis import context, contract, telemetry
 from chassis.checks import check, check_required
@@ -28,7 +27,6 @@ from chassis.clients import Channels
 from chassis.context import Call, Caller
 from chassis.db import Database, Tx, constraint_of
 from chassis.errors import (
-    Aborted,
     DeadlineExceeded,
     Denied,
     Failure,
@@ -49,7 +47,7 @@ log = telemetry.logger()
 
 DEFAULT_DEADLINE_S: Final = 10.0
 MAX_DEADLINE_S: Final = 30.0
-# A replay is answered for so long.
+# A replay is answered for at least so long; then `chassis.sweep` takes the answer away.
 IDEMPOTENCY_LIFE: Final = timedelta(hours=24)
 _SPAN: Final = {"rpc.system": "grpc"}
 
@@ -112,7 +110,7 @@ def saga(handler: F) -> F:
 class _Bound:
     method: contract.Method
     request: type[Message]
-    handler: Callable[[Any, Any], Awaitable[Message]]
+    handler: Callable[[Any, Any], Awaitable[Any]]
     own_transactions: bool
     batch: bool
 
@@ -232,7 +230,7 @@ class Server:
                     raise DeadlineExceeded(Reason.REASON_DEADLINE_EXCEEDED, f"not done within {limit:.1f} s") from error
         return response if isinstance(response, bytes) else response.SerializeToString()
 
-    async def _answer(self, bound: _Bound, request: Any, call: Call) -> Message | bytes:
+    async def _answer(self, bound: _Bound, request: Any, call: Call) -> Any:
         if not bound.batch:
             check(request)
             if not bound.method.name.startswith("Update"):
@@ -244,23 +242,23 @@ class Server:
                 return await bound.handler(request, View(tx, bound.method))
         return await self._write(bound, request, call)
 
-    async def _write(self, bound: _Bound, request: Any, call: Call) -> Message | bytes:
+    async def _write(self, bound: _Bound, request: Any, call: Call) -> Any:
         key = idempotency_key(request, bound.method, call)
         try:
             async with self.platform.db.write(call.caller.tenant) as tx:
-                if key is not None and (remembered := await key.look_up(tx)) is not None:
-                    return remembered
                 work = Work(tx, bound.method)
                 response = await bound.handler(request, work)
                 if getattr(request, "validate_only", False):
                     raise _Rehearsal(response)
-                await work.flush(key.request_id if key else None)
-                if key is not None:
-                    await key.store(tx, work.remembered or response, await work.now())
+                if key is None:
+                    await work.flush()
+                else:
+                    # The row of an answer is unique: a repeated call gets this far, no further, and is undone.
+                    await work.flush(key.request_id, key.row(work.remembered or response, await work.now()))
         except _Rehearsal as rehearsal:
             return rehearsal.response
         except Exception as error:
-            # Two calls with one request id may race; the one that lost answers what the first one answered.
+            # Also where another check failed: the first call may be why. And two calls with one id may race.
             if key is not None:
                 async with self.platform.db.read(call.caller.tenant) as tx:
                     if (remembered := await key.look_up(tx)) is not None:
@@ -285,7 +283,7 @@ class IdempotencyKey:
 
     async def look_up(self, tx: Tx) -> bytes | None:
         """The first answer, or None. Raises Invalid, REQUEST_ID_REUSED, where another message used the id."""
-        rows = await tx.rows(_look_up(tx.schema.idempotency), {**self._named(), "now": await tx.now()})
+        rows = await tx.rows_alone(_look_up(tx.schema.idempotency), self._named())
         if not rows:
             return None
         if rows[0].digest != self.digest:
@@ -294,23 +292,14 @@ class IdempotencyKey:
             )
         return bytes(rows[0].response)
 
-    async def store(self, tx: Tx, response: Message, now: datetime) -> None:
-        """Keeps the answer for 24 hours, in the transaction that did the work.
-
-        Raises Aborted where a call with the same id was faster; the caller then looks its answer up.
-        """
-        stored = await tx.execute(
-            _store(tx.schema.idempotency),
-            {
-                **{f"the_{name}": value for name, value in self._named().items()},
-                "the_digest": self.digest,
-                "the_response": response.SerializeToString(deterministic=True),
-                "the_expire_time": now + IDEMPOTENCY_LIFE,
-                "now": now,
-            },
-        )
-        if stored != 1:
-            raise Aborted(Reason.REASON_CONFLICT, "a call with the same request id is under way", retry_s=0.05)
+    def row(self, response: Message, now: datetime) -> dict[str, Any]:
+        """The row that keeps the answer for 24 hours; it belongs in the transaction that did the work."""
+        return {
+            **self._named(),
+            "digest": self.digest,
+            "response": response.SerializeToString(),
+            "expire_time": now + IDEMPOTENCY_LIFE,
+        }
 
     def _named(self) -> dict[str, Any]:
         return {"principal_id": self.principal, "method": self.method, "request_id": self.request_id}
@@ -323,18 +312,6 @@ def _look_up(table: Table) -> Select[Any]:
         table.c.principal_id == bindparam("principal_id"),
         table.c.method == bindparam("method"),
         table.c.request_id == bindparam("request_id"),
-        table.c.expire_time > bindparam("now"),
-    )
-
-
-@cache
-def _store(table: Table) -> Insert:
-    names = ("principal_id", "method", "request_id", "digest", "response", "expire_time")
-    row = insert(table).values(tenant_id=bindparam("tenant"), **{name: bindparam(f"the_{name}") for name in names})
-    return row.on_conflict_do_update(
-        index_elements=table.primary_key,
-        set_={name: row.excluded[name] for name in ("digest", "response", "expire_time")},
-        where=table.c.expire_time <= bindparam("now"),
     )
 
 

@@ -11,17 +11,18 @@ from crm.type.v1.common_pb2 import Outcome
 from google.protobuf.message import Message
 from sqlalchemy import bindparam, select
 
-from chassis import contract, masks
+from chassis import context, contract, masks
 from chassis.checks import check, check_required, clear_output_only
 from chassis.errors import Failure, Invalid, Precondition, Reason, invalid
-from chassis.query import condition, page_of, parse_order
+from chassis.listing import Listing, joined, named, statement_of
+from chassis.query import page_of, parse_order
 from chassis.resource import Record, Resource
 from chassis.rows import moment, timestamp
 from chassis.tokens import Sealer
 from chassis.upsert import Upsert
 from chassis.work import View, Work, check_lock
 
-Handler = Callable[[Any, Any], Awaitable[Message]]
+Handler = Callable[[Any, Any], Awaitable[Message | bytes]]
 MAX_BATCH: Final = 1_000
 
 
@@ -69,16 +70,16 @@ class Standard:
     def _resource_in(self, request: Any) -> Any:
         return getattr(request, self.field)
 
-    async def get(self, request: Any, tx: View) -> Message:
+    async def get(self, request: Any, tx: View) -> bytes:
         """Reads one record, as it is or as it was."""
         wanted = masks.wanted(request.read_mask, self.resource.message.DESCRIPTOR)
         if request.HasField("as_of"):
-            record = await self._as_of(request, tx)
+            body = await self._as_of(request, tx)
         else:
-            record = await tx.get(self.resource, request.id)
-        return _only(record, wanted)
+            body = await tx.get_body(self.resource, request.id)
+        return _masked(self.resource, body, wanted)
 
-    async def _as_of(self, request: Any, tx: View) -> Message:
+    async def _as_of(self, request: Any, tx: View) -> bytes:
         ledger = tx.schema.ledger
         rows = await tx.rows(
             select(ledger.c.after)
@@ -93,37 +94,26 @@ class Standard:
         )
         if not rows:
             raise self.resource.missing(request.id)
-        record: Message = self.resource.message.FromString(rows[0].after)
-        return record
+        return bytes(rows[0].after)
 
-    async def list(self, request: Any, tx: View) -> Message:
+    async def list(self, request: Any, tx: View) -> bytes:
         """Lists a page of records."""
-        table, descriptor = self.resource.table, self.resource.message.DESCRIPTOR
-        order = parse_order(request.order_by, descriptor, table)
-        query = (
-            tx.tenant,
-            self.resource.kind.full_name,
-            request.filter,
-            request.order_by,
-            request.show_deleted,
-        )
+        descriptor = self.resource.message.DESCRIPTOR
+        query = (tx.tenant, self.resource.kind.full_name, request.filter, request.order_by, request.show_deleted)
+        order = parse_order(request.order_by, descriptor, self.resource.table)
         page = page_of(self._sealer, request.page_size, request.page_token, query)
         wanted = masks.wanted(request.read_mask, descriptor)
-        statement = select(table).where(
-            table.c.tenant_id == bindparam("tenant"), condition(request.filter, descriptor, table)
-        )
-        if not request.show_deleted:
-            statement = statement.where(table.c.delete_time.is_(None))
-        if page.after is not None:
-            statement = statement.where(order.after(page.after))
-        rows = await tx.rows(statement.order_by(*order.clauses()).limit(page.size + 1))
+        listing = Listing(
+            self.resource, request.filter, request.order_by, request.show_deleted, page.size,
+            None if page.after is None else tuple(each is None for each in page.after),
+        )  # fmt: skip
+        rows = await tx.rows_alone(statement_of(listing, context.fields(descriptor)), named(page.after))
         response = self._response(tx.method)
-        records = getattr(response, response.DESCRIPTOR.fields[0].name)
-        for row in rows[: page.size]:
-            records.append(self.resource.codec.message(row._mapping, wanted))
         if len(rows) > page.size:
-            response.next_page_token = page.next_token(order.values(rows[page.size - 1]._mapping))
-        return response  # type: ignore[no-any-return]
+            response.next_page_token = page.next_token(order.values(rows[page.size - 1]))
+        bodies = (_masked(self.resource, row["record"], wanted) for row in rows[: page.size])
+        # Messages end to end are one message with the fields of both (protobuf encoding, "Last One Wins").
+        return joined(response.DESCRIPTOR.fields[0].number, bodies) + bytes(response.SerializeToString())
 
     @contextlib.contextmanager
     def _placed(self) -> Iterator[None]:
@@ -359,6 +349,11 @@ def _only(record: Message, wanted: frozenset[str] | None) -> Message:
             if field.name not in wanted:
                 record.ClearField(field.name)
     return record
+
+
+def _masked(resource: Resource[Any], body: bytes, wanted: frozenset[str] | None) -> bytes:
+    """The record's bytes with the wanted fields alone; as they are kept where all are wanted."""
+    return body if wanted is None else bytes(_only(resource.message.FromString(body), wanted).SerializeToString())
 
 
 def _check_size(count: int, field: str) -> None:

@@ -27,14 +27,14 @@ async def sweep_once(platform: Platform) -> int:
     expired = table.c.expire_time <= func.now()
     swept = 0
     async with platform.db.worker() as connection:
-        tenants = (await connection.execute(select(table.c.tenant_id).where(expired).distinct())).scalars().all()
+        rows = await connection.rows(select(table.c.tenant_id).where(expired).distinct())
     keys = (table.c.tenant_id, table.c.principal_id, table.c.method, table.c.request_id)
     due = select(*keys).where(table.c.tenant_id == bindparam("tenant"), expired).limit(_AT_ONCE)
     batch = delete(table).where(table.c.tenant_id == bindparam("tenant"), tuple_(*keys).in_(due), expired)
-    for tenant in tenants:
+    for tenant in (row.tenant_id for row in rows):
         deleted = _AT_ONCE
         while deleted == _AT_ONCE:
             async with platform.db.worker() as connection:
-                deleted = (await connection.execute(batch, {"tenant": tenant})).rowcount
+                deleted = await connection.execute(batch, {"tenant": tenant})
             swept += deleted
     return swept

@@ -35,8 +35,6 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, StatusCode, TraceFlags
-from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 from chassis import context
@@ -214,34 +212,15 @@ def statement_name(statement: str) -> str:
     return f"{verb.split()[0].upper()} {', '.join(tables)}".rstrip()
 
 
-def instrument(engine: AsyncEngine) -> None:
-    """Gives every statement that runs through ``engine``, inside a recorded span, a span of its own."""
-
-    @event.listens_for(engine.sync_engine, "before_cursor_execute")
-    def begin(_: Any, __: Any, statement: str, ___: Any, execution: Any, ____: bool) -> None:
-        if _recording():
-            name = statement_name(statement)
-            execution.rapport_span = start(name, kind=SpanKind.CLIENT, attributes=_sql_attributes(name))
-
-    @event.listens_for(engine.sync_engine, "after_cursor_execute")
-    def end(_: Any, __: Any, ___: str, ____: Any, execution: Any, _____: bool) -> None:
-        if span := getattr(execution, "rapport_span", None):
-            span.end()
-
-    @event.listens_for(engine.sync_engine, "handle_error")
-    def failed(failure: Any) -> None:
-        if span := getattr(failure.execution_context, "rapport_span", None):
-            fail(span, failure.original_exception)
-            span.end()
-
-
 @lru_cache(maxsize=2048)
-def _sql_attributes(name: str) -> Attributes:
+def sql_attributes(name: str) -> Attributes:
+    """The attributes of the span of the statement that `statement_name` named so."""
     verb, _, tables = name.partition(" ")
     return {"db.system.name": "postgresql", "db.operation.name": verb, "db.collection.name": tables}
 
 
-def _recording() -> bool:
+def recording() -> bool:
+    """Whether what happens now is being recorded."""
     return trace.get_current_span().is_recording()
 
 

@@ -13,7 +13,6 @@ from uuid import UUID
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from sqlalchemy import bindparam, delete, insert
 
 from chassis import context, contract, ids, telemetry
 from chassis.checks import check_required
@@ -22,7 +21,7 @@ from chassis.errors import Aborted, AlreadyExists, Denied, Invalid, Precondition
 from chassis.keys import Key, claim
 from chassis.resource import Record, Resource
 from chassis.rows import etag, moment, timestamp
-from chassis.writes import MAX_CHANGES, MAX_KEYS, Part, bound, together
+from chassis.writes import MAX_CHANGES, MAX_KEYS, Part, bound, one, together
 
 M = TypeVar("M", bound=Message)
 
@@ -46,21 +45,27 @@ class View(Tx):
     """A transaction that reads records."""
 
     def __init__(self, tx: Tx, method: contract.Method | None = None) -> None:
-        super().__init__(tx._connection, tx.tenant, tx.schema)
+        super().__init__(tx._session, tx.tenant, tx.schema, tx._clock)
+        self._now = tx._now
         self._gathered = tx._gathered
         self.method = method
 
     async def get(self, resource: Resource[M], record_id: str) -> M:
         """The record, deleted or not. Raises NotFound where there is none."""
-        rows = await self.rows(resource.read_one, {"id": resource.uuid(record_id)})
-        if not rows:
+        return resource.message.FromString(await self.get_body(resource, record_id))
+
+    async def get_body(self, resource: Resource[Any], record_id: str) -> bytes:
+        """The record as it is sent. Raises NotFound where there is none."""
+        row = await self.row_by_id(resource.read_many, resource.uuid(record_id))
+        if row is None:
             raise resource.missing(record_id)
-        return resource.codec.message(rows[0]._mapping)
+        body: bytes = row["record"]
+        return body
 
     async def get_many(self, resource: Resource[M], record_ids: Sequence[str]) -> dict[str, M]:
         """Those of the records that exist, by id."""
         rows = await self.rows(resource.read_many, {"ids": [resource.uuid(each) for each in record_ids]})
-        return {ids.encode(resource.kind.prefix, row.id): resource.codec.message(row._mapping) for row in rows}
+        return {ids.encode(resource.kind.prefix, row.id): resource.read(row) for row in rows}
 
 
 class Work(View):
@@ -96,7 +101,7 @@ class Work(View):
         return {ids.encode(resource.kind.prefix, row.id): self._record(resource, row) for row in rows}
 
     def _record(self, resource: Resource[M], row: Any) -> Record[M]:
-        before = resource.codec.message(row._mapping)
+        before = resource.read(row)
         after = resource.message()
         after.CopyFrom(before)
         return Record(resource, before, after, row.revision)
@@ -206,26 +211,28 @@ class Work(View):
                 _take_back(change.record, change)
         del self._changes[at:]
 
-    async def flush(self, request_id: UUID | None = None) -> None:
-        """Writes every collected change: rows, natural keys and ledger."""
+    async def flush(self, request_id: UUID | None = None, answer: _Row | None = None) -> None:
+        """Writes every collected change: rows, natural keys and ledger; and the row that keeps a call's answer."""
         changes, self._changes = self._changes, []
         self._written += len(changes)
-        if not changes:
+        if not changes and answer is None:
             return
         now = await self.now()
         ledger = [self._ledger_row(change, now, request_id) for change in changes]
         gone, new = _key_rows(changes)
+        answers = [answer] if answer is not None else []
         if len(changes) <= MAX_CHANGES and len(gone) <= MAX_KEYS and len(new) <= MAX_KEYS:
-            await self._write_together(changes, gone, new, ledger)
-        else:
-            await self._write_rows(changes)
-            await self._write_keys(gone, new)
-            await self.execute_many(insert(self.schema.ledger).values(tenant_id=bindparam("tenant")), ledger)
+            await self._write_together(changes, gone=gone, keys=new, ledger=ledger, answer=answers)
+            return
+        await self._write_rows(changes)
+        for kind, rows in (("gone", gone), ("keys", new), ("ledger", ledger), ("answer", answers)):
+            await self.execute_many(one(self.schema, kind), rows)
 
-    async def _write_together(
-        self, changes: list[_Change], gone: list[_Row], new: list[_Row], ledger: list[_Row]
-    ) -> None:
-        """Everything in one statement, as most calls need it."""
+    async def _write_together(self, changes: list[_Change], **others: list[_Row]) -> None:
+        """Everything in one statement, as most calls need it; without a transaction around it where it is the first.
+
+        The rows of new records only: an update stands on what was locked before.
+        """
         parts: list[Part] = []
         values: _Row = {}
 
@@ -236,10 +243,14 @@ class Work(View):
 
         for resource, row, seen in _row_states(changes):
             add("insert" if seen is None else "update", resource, [row if seen is None else {**row, "seen": seen}])
-        for kind, rows in (("gone", gone), ("keys", new), ("ledger", ledger)):
+        for kind, rows in others.items():
             if rows:
                 add(kind, len(rows), rows)
-        found = await self.rows(together(self.schema.ledger, self.schema.natural_keys, tuple(parts)), values)
+        statement = together(self.schema, tuple(parts))
+        if any(kind in ("update", "gone") for kind, _ in parts):
+            found = await self.rows(statement, values)
+        else:
+            found = await self.rows_alone(statement, values, writes=True)
         if any(count != 1 for count in found[0]) and any(kind == "update" for kind, _ in parts):
             raise _raced()
 
@@ -253,18 +264,6 @@ class Work(View):
                 raise _raced()
         for resource, rows in inserts.items():
             await self.execute_many(resource.insert, rows)
-
-    async def _write_keys(self, gone: list[_Row], new: list[_Row]) -> None:
-        table = self.schema.natural_keys
-        if gone:
-            await self.execute_many(
-                delete(table).where(
-                    *(table.c[name] == bindparam(f"k_{name}") for name in ("resource", "kind", "value", "id")),
-                    table.c.tenant_id == bindparam("tenant"),
-                ),
-                [{f"k_{name}": value for name, value in row.items()} for row in gone],
-            )
-        await self.execute_many(insert(table).values(tenant_id=bindparam("tenant")), new)
 
     def _ledger_row(self, change: _Change, now: dt.datetime, request_id: UUID | None) -> dict[str, Any]:
         call = context.current_or_none()
@@ -326,7 +325,7 @@ def _row_states(changes: list[_Change]) -> list[tuple[Resource[Any], _Row, int |
     return [
         (
             last.resource,
-            last.resource.codec.row(last.after) | {"revision": last.revision},
+            last.resource.row(last.after, last.revision),
             None if first.before is None else first.revision - 1,
         )
         for first, last in _ends(changes)

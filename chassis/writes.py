@@ -5,13 +5,14 @@ Every part is a modifying CTE of plain VALUES, so the statement also passes wher
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import ColumnElement, Table, and_, bindparam, delete, func, insert, literal_column, or_, select, update
 from sqlalchemy.sql import Executable
 
 if TYPE_CHECKING:
+    from chassis.db import Schema
     from chassis.resource import Resource
 
 # Shapes differ by resources and counts; beyond so many rows a batch of statements serves as well.
@@ -19,21 +20,23 @@ MAX_CHANGES: Final = 4
 MAX_KEYS: Final = 8
 _KEY: Final = ("resource", "kind", "value", "id")
 
-# What a part does: insert or update a resource's row, insert or delete so many natural keys, insert ledger rows.
+# What a part does: insert or update a resource's row, insert or delete so many natural keys, insert so many ledger
+# rows, or keep the answer for a repeated call.
 Part = tuple[str, "Resource[Any] | int"]
 
 
 @lru_cache(maxsize=1024)
-def together(ledger: Table, keys: Table, parts: tuple[Part, ...]) -> Executable:
+def together(schema: Schema, parts: tuple[Part, ...]) -> Executable:
     """The statement of these parts, in their order; the names of its parameters are given by `bound`.
 
     It returns one row with the number of rows that each update found.
     """
+    tables = {"ledger": schema.ledger, "answer": schema.idempotency}
     ctes: list[Any] = []
     counts: list[Any] = []
     for number, (kind, what) in enumerate(parts):
         if isinstance(what, int):
-            table = ledger if kind == "ledger" else keys
+            table = tables.get(kind, schema.natural_keys)
             columns = [each.name for each in table.c if each.name not in ("tenant_id", *_MADE)]
             part = _delete(number, what, table) if kind == "gone" else _insert(number, what, table, columns)
         elif kind == "insert":
@@ -45,6 +48,18 @@ def together(ledger: Table, keys: Table, parts: tuple[Part, ...]) -> Executable:
             counts.append(select(func.count()).select_from(cte).scalar_subquery().label(f"found{number}"))
         ctes.append(cte)
     return select(*(counts or [literal_column("0")])).add_cte(*ctes)
+
+
+@cache
+def one(schema: Schema, kind: str) -> Any:
+    """The statement of one row of a part that is no resource's: for batches, one row after the other."""
+    if kind == "gone":
+        table = schema.natural_keys
+        return delete(table).where(
+            table.c.tenant_id == bindparam("tenant"), *(table.c[name] == bindparam(name) for name in _KEY)
+        )
+    tables = {"ledger": schema.ledger, "answer": schema.idempotency}
+    return insert(tables.get(kind, schema.natural_keys)).values(tenant_id=bindparam("tenant"))
 
 
 # Columns that the database or a later step fills.

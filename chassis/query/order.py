@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
-from sqlalchemy import ColumnElement, Table, and_, bindparam, false, or_, tuple_
+from sqlalchemy import ColumnElement, Table, and_, false, or_, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from chassis import contract
@@ -45,7 +45,7 @@ class Order:
         return clauses
 
     def after(self, values: Sequence[Any]) -> ColumnElement[bool]:
-        """The rows that come after the one with these values, one for each column."""
+        """The rows that come after the one with these values, one parameter for each column; None for no value."""
         if not any(place.optional for place in self.columns) and len({place.down for place in self.columns}) == 1:
             return self._beyond_row(values)
         ways: list[ColumnElement[bool]] = []
@@ -58,10 +58,7 @@ class Order:
 
     def _beyond_row(self, values: Sequence[Any]) -> ColumnElement[bool]:
         """Compared as one row, which an index finds at once; of ors it would have to try every row."""
-        row = tuple_(*(place.column for place in self.columns))
-        place = tuple_(
-            *(bindparam(None, value, type_=each.column.type) for each, value in zip(self.columns, values, strict=True))
-        )
+        row, place = tuple_(*(each.column for each in self.columns)), tuple_(*values)
         return row < place if self.columns[0].down else row > place
 
     def values(self, row: Row) -> list[Any]:

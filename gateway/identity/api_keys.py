@@ -35,10 +35,8 @@ async def prepare(work: Work, key: pb.ApiKey, before: pb.ApiKey | None) -> None:
         and moment(key.expire_time) <= await work.now()
     ):
         raise invalid("expire_time", "it lies in the past; delete the key to end it at once")
-    if key.user_id and key.user_id != was.user_id:
-        user = Users.resource.uuid(key.user_id)
-        if not await work.rows(Users.resource.read_one, {"id": user}):
-            raise invalid("user_id", "there is no such user")
+    if key.user_id and key.user_id != was.user_id and not await work.get_many(Users.resource, [key.user_id]):
+        raise invalid("user_id", "there is no such user")
 
 
 _ADMIT = insert(credentials).values(

@@ -9,13 +9,15 @@ from collections import OrderedDict
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import bindparam, or_, select, update
+from sqlalchemy import bindparam, select, update
 
 from chassis import ids, telemetry
 from chassis.context import Caller
 from chassis.db import Database
 from chassis.errors import Failure, Reason, Unauthenticated
+from chassis.rows import moment, timestamp
 from gateway.identity import keys
+from gateway.identity.api_keys import RESOURCE
 from gateway.identity.tables import api_keys, credentials
 
 # A revoked key works nowhere after this long.
@@ -40,12 +42,8 @@ _READ = select(
 # Use is noted on the row alone: it is no change of the record, so it has no revision and no event.
 _NOTE_USE = (
     update(api_keys)
-    .where(
-        api_keys.c.tenant_id == bindparam("tenant"),
-        api_keys.c.id == bindparam("key_id"),
-        or_(api_keys.c.last_use_time.is_(None), api_keys.c.last_use_time < bindparam("before")),
-    )
-    .values(last_use_time=bindparam("now"))
+    .where(api_keys.c.tenant_id == bindparam("tenant"), api_keys.c.id == bindparam("key_id"))
+    .values(last_use_time=bindparam("now"), record=bindparam("kept"))
 )
 
 
@@ -114,8 +112,12 @@ class Authenticator:
     async def _note_use(self, tenant: UUID, key_id: UUID, now: datetime) -> None:
         try:
             async with self._db.write(tenant) as tx:
+                key = RESOURCE.read((await tx.rows(RESOURCE.lock_one, {"id": key_id}))[0])
+                if key.HasField("last_use_time") and now - moment(key.last_use_time) < _USE_STEP:
+                    return
                 minute = now.replace(second=0, microsecond=0)
-                await tx.execute(_NOTE_USE, {"key_id": key_id, "before": now - _USE_STEP, "now": minute})
+                key.last_use_time.CopyFrom(timestamp(minute))
+                await tx.execute(_NOTE_USE, {"key_id": key_id, "now": minute, "kept": key.SerializeToString()})
         except Failure as failure:
             # The call itself must not fail because a note could not be taken.
             log.warning("the use of an API key was not noted", exc_info=failure)

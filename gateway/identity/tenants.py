@@ -63,9 +63,9 @@ async def found(
     try:
         async with db.write(tenant_id) as tx:
             work = Work(tx)
-            rows = await work.rows(RESOURCE.read_one, {"id": tenant_id})
-            if rows:
-                tenant.CopyFrom(RESOURCE.codec.message(dict(rows[0]._mapping)))
+            known = await work.get_many(RESOURCE, [ids.encode(RESOURCE.kind.prefix, tenant_id)])
+            if known:
+                tenant.CopyFrom(*known.values())
             else:
                 wanted = pb.Tenant(display_name=display_name) if display_name else pb.Tenant()
                 tenant.CopyFrom(await work.create(RESOURCE, wanted, record_id=tenant_id))

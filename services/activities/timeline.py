@@ -11,8 +11,8 @@ from crm.type.v1 import change_pb2
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Value
-from sqlalchemy import Select, bindparam, select, tuple_
-from sqlalchemy.engine import Row
+from sqlalchemy import Select, Text, bindparam, func, select, tuple_
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from chassis import context, contract
 from chassis.change import Change
@@ -20,6 +20,7 @@ from chassis.errors import Invalid, Reason
 from chassis.query import page_of
 from chassis.rows import moment
 from chassis.service import Service
+from chassis.sql import Row
 from chassis.work import View
 from services.activities.tables import entry_subject, timeline_entries
 
@@ -63,7 +64,8 @@ def _query(request: pb.ListTimelineRequest, tx: View) -> tuple[object, ...]:
 
 def _narrowed(statement: Select[Any], request: pb.ListTimelineRequest) -> Select[Any]:
     if request.kinds:
-        statement = statement.where(timeline_entries.c.type.in_(types_of(request.kinds)))
+        types = bindparam("types", types_of(request.kinds), ARRAY(Text))
+        statement = statement.where(timeline_entries.c.type == func.any(types))
     if request.HasField("start_time"):
         statement = statement.where(entry_subject.c.occur_time >= moment(request.start_time))
     if request.HasField("end_time"):
@@ -107,7 +109,7 @@ def types_of(kinds: Iterable[str]) -> list[str]:
     return sorted(types)
 
 
-def entry_of(row: Row[Any], tx: View) -> pb.TimelineEntry:
+def entry_of(row: Row, tx: View) -> pb.TimelineEntry:
     """The entry that a change makes on a timeline."""
     change = Change(row.service, row.position, tx.tenant, change_pb2.Change.FromString(row.change))
     readable = context.fields(contract.load().by_message[change.resource].descriptor).readable

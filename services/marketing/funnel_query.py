@@ -19,6 +19,7 @@ from sqlalchemy import (
     cast,
     func,
     literal,
+    literal_column,
     null,
     select,
     true,
@@ -58,7 +59,7 @@ _WON: Final = (
         deal_view.c.tenant_id == bindparam("tenant"),
         deal_view.c.lead_id == lead_view.c.id,
         # In the statement's text: a generic plan cannot tell that a parameter meets the index's condition.
-        deal_view.c.state == literal(deal_pb2.DEAL_STATE_WON, literal_execute=True),
+        deal_view.c.state == literal_column(str(deal_pb2.DEAL_STATE_WON)),
         ~deal_view.c.deleted,
     )
     .lateral("won")

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from crm.sales.v1 import deal_pb2
 from crm.sales.v1 import lead_pb2 as pb
-from sqlalchemy import Row, bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 
 from chassis import context, contract, ids, telemetry
 from chassis.checks import clear_output_only
@@ -38,6 +38,7 @@ from chassis.errors import (
 from chassis.resource import Record
 from chassis.rows import timestamp, uuid_of
 from chassis.service import IdempotencyKey, Platform, idempotency_key
+from chassis.sql import Row
 from chassis.work import Work, check_lock
 from services.sales.customers import Customer, take_back
 from services.sales.deals import close, deals
@@ -184,7 +185,7 @@ def _require_open(lead: pb.Lead) -> None:
 
 
 async def _join(
-    work: Work, row: Row[Any], request: pb.ConvertLeadRequest, key: IdempotencyKey | None
+    work: Work, row: Row, request: pb.ConvertLeadRequest, key: IdempotencyKey | None
 ) -> Conversion | pb.ConvertLeadResponse:
     if row.digest != _digest(request):
         state = "was converted" if row.step == _DONE else "is being converted"
@@ -209,7 +210,7 @@ class _TakenBack(Aborted):
 
 async def _remember(work: Work, key: IdempotencyKey | None, response: pb.ConvertLeadResponse) -> None:
     if key is not None and await key.look_up(work) is None:
-        await key.store(work, response, await work.now())
+        await work.flush(answer=key.row(response, await work.now()))
 
 
 async def carry_on(platform: Platform, conversion: Conversion, key: IdempotencyKey | None) -> pb.ConvertLeadResponse:
@@ -343,7 +344,7 @@ def _row(conversion: Conversion, digest: bytes, due: dt.datetime) -> dict[str, A
     }
 
 
-def conversion_of(row: Row[Any]) -> Conversion:
+def conversion_of(row: Row) -> Conversion:
     return Conversion(
         id=row.id,
         principal=row.principal_id,

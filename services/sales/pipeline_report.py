@@ -7,13 +7,14 @@ from typing import Any, Final
 
 from crm.sales.v1 import deal_pb2, pipeline_pb2
 from crm.sales.v1 import pipeline_report_pb2 as pb
-from sqlalchemy import Numeric, Row, Select, Subquery, Text, bindparam, case, cast, extract, func, null, select
+from sqlalchemy import Numeric, Select, Subquery, Text, bindparam, case, cast, extract, func, null, select
 from sqlalchemy import tuple_ as group
 
 from chassis import ids
 from chassis.checks import check_time_zone
 from chassis.rows import moment, money, uuid_of
 from chassis.service import Service
+from chassis.sql import Row
 from chassis.work import View
 from services.sales.pipelines import default_pipeline, pipelines
 from services.sales.tables import deals
@@ -114,8 +115,8 @@ def _amounts(chosen: Subquery) -> Select[Any]:
 
 def _report(
     pipeline: pipeline_pb2.Pipeline,
-    figures: Iterable[Row[Any]],
-    amounts: Iterable[Row[Any]],
+    figures: Iterable[Row],
+    amounts: Iterable[Row],
     request: pb.GetPipelineReportRequest,
 ) -> pb.PipelineReport:
     report = pb.PipelineReport(pipeline_id=pipeline.id)
@@ -140,11 +141,11 @@ def _report(
     return report
 
 
-def _key(row: Row[Any]) -> Any:
+def _key(row: Row) -> Any:
     return (row.whole, row.stage_id, row.owner_id, row.period)
 
 
-def _count(entry: pb.PipelineFigures, row: Row[Any]) -> None:
+def _count(entry: pb.PipelineFigures, row: Row) -> None:
     entry.deal_count, entry.won_count, entry.lost_count = row.deals, row.won, row.lost
     entry.open_count = row.deals - row.won - row.lost
     if closed := row.won + row.lost:

@@ -167,7 +167,7 @@ def first_pipeline(tenant: UUID) -> pb.Pipeline:
 async def default_pipeline(platform: Platform, view: View) -> pb.Pipeline:
     """The tenant's default pipeline, for a call that only reads; where there is none, made in its own transaction."""
     if rows := await view.rows(_DEFAULT):
-        return pipelines.codec.message(rows[0]._mapping)
+        return pipelines.read(rows[0])
     async with platform.db.write(view.tenant) as tx:
         work = Work(tx)
         made = await _default(work)
@@ -198,15 +198,15 @@ async def _one(work: Work, pipeline_id: str) -> pb.Pipeline:
         return await _default(work)
     if not rows or rows[0].delete_time is not None:
         raise invalid("pipeline_id", f"there is no pipeline '{pipeline_id}'", Reason.REASON_NOT_FOUND)
-    return pipelines.codec.message(rows[0]._mapping)
+    return pipelines.read(rows[0])
 
 
 async def _default(work: Work) -> pb.Pipeline:
     if rows := await work.rows(_DEFAULT_SHARED):
-        return pipelines.codec.message(rows[0]._mapping)
+        return pipelines.read(rows[0])
     await _claim_default(work)
     if rows := await work.rows(_DEFAULT_SHARED):
-        return pipelines.codec.message(rows[0]._mapping)
+        return pipelines.read(rows[0])
     first = first_pipeline(work.tenant)
     made = await work.create(pipelines, first, record_id=uuid_of(first.id))
     # At once, for the item of the batch that needed it may fail and be forgotten.

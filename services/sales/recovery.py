@@ -47,7 +47,7 @@ async def recovery(platform: Platform) -> None:
 
 async def _due_tenants(platform: Platform) -> list[UUID]:
     async with platform.db.worker() as connection:
-        rows = await connection.execute(_DUE_TENANTS)
+        rows = await connection.rows(_DUE_TENANTS)
         return [row.tenant_id for row in rows]
 
 

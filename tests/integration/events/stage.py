@@ -190,7 +190,7 @@ class Stage:
     async def ledger(self) -> list[Any]:
         async with self.db.worker() as connection:
             order = SCHEMA.ledger.c.position, SCHEMA.ledger.c.id
-            return list((await connection.execute(select(SCHEMA.ledger).order_by(*order))).all())
+            return list(await connection.rows(select(SCHEMA.ledger).order_by(*order)))
 
     async def positions(self) -> list[int | None]:
         return [row.position for row in await self.ledger()]

@@ -1,0 +1,79 @@
+"""The statement of a list, made once for each shape of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import bindparam, literal_column, select
+from sqlalchemy.sql import Executable
+
+from chassis.context import Fields
+from chassis.query import condition, parse_order
+from chassis.resource import Resource
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What makes the statement of a list: all but the tenant and where its page begins.
+
+    ``resumed`` says for each column of the order whether the row before the page has no value there; None for the
+    first page.
+    """
+
+    resource: Resource[Any]
+    filter: str
+    order_by: str
+    show_deleted: bool
+    size: int
+    resumed: tuple[bool, ...] | None
+
+
+@lru_cache(maxsize=2048)
+def statement_of(listing: Listing, _fields: Fields) -> Executable:
+    """The statement of a page and one row more: each row's ``record`` and the columns that the order is made of.
+
+    Its parameters are the ``tenant``, and those of `named`. It is another one where the caller may use other fields.
+    """
+    table, descriptor = listing.resource.table, listing.resource.message.DESCRIPTOR
+    order = parse_order(listing.order_by, descriptor, table)
+    statement = select(table.c.record, *(place.column for place in order.columns)).where(
+        table.c.tenant_id == bindparam("tenant"), condition(listing.filter, descriptor, table)
+    )
+    if not listing.show_deleted:
+        statement = statement.where(table.c.delete_time.is_(None))
+    if listing.resumed is not None:
+        values = [
+            None if empty else bindparam(f"after_{number}", type_=place.column.type)
+            for number, (empty, place) in enumerate(zip(listing.resumed, order.columns, strict=True))
+        ]
+        statement = statement.where(order.after(values))
+    # The limit is written out: with a parameter for it, PostgreSQL plans for a tenth of the table, or anew each time.
+    return statement.order_by(*order.clauses()).limit(literal_column(str(listing.size + 1)))
+
+
+def named(after: Sequence[Any] | None) -> dict[str, Any]:
+    """The parameters for the place where a page begins."""
+    return {f"after_{number}": value for number, value in enumerate(after or ())}
+
+
+def joined(field: int, bodies: Iterable[bytes]) -> bytes:
+    """Messages as the elements of the repeated field with this number (protobuf encoding, length-delimited)."""
+    tag = _varint(field << 3 | 2)
+    parts: list[bytes] = []
+    for body in bodies:
+        parts += (tag, _varint(len(body)), body)
+    return b"".join(parts)
+
+
+def _varint(value: int) -> bytes:
+    if value < 0x80:
+        return bytes((value,))
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

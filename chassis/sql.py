@@ -1,0 +1,292 @@
+"""Statements on the wire: SQLAlchemy Core says them, each is compiled once, and asyncpg runs them.
+
+Core's own execution costs several times what the database driver does (docs/decisions/0008-asyncpg-runs-core.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+import asyncpg
+from opentelemetry.trace import SpanKind
+from sqlalchemy import Executable
+from sqlalchemy.dialects.postgresql import asyncpg as dialect
+from sqlalchemy.engine import make_url
+from sqlalchemy.sql.dml import Insert
+
+from chassis import telemetry
+
+_DIALECT: Final = dialect.dialect()  # type: ignore[no-untyped-call]
+# Whoever waits longer for a connection is told that the service is overloaded.
+_ACQUIRE_S: Final = 5.0
+_CLOSE_S: Final = 5.0
+Parameters = Mapping[str, Any]
+
+
+class Row(asyncpg.Record):  # type: ignore[misc]
+    """A row: its values by column name, as attributes too."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError as error:
+            raise AttributeError(name) from error
+
+
+class Prepared:
+    """A compiled statement: its text, and how its parameters become the driver's arguments."""
+
+    __slots__ = ("_given", "_names", "text")
+
+    def __init__(self, statement: Executable, keys: Sequence[str] | None = None) -> None:
+        compiled = statement.compile(dialect=_DIALECT, column_keys=keys)  # type: ignore[attr-defined]
+        self.text: str = compiled.string
+        self._names: list[str] = compiled.positiontup or []
+        self._given: dict[str, Any] = compiled.params
+
+    def arguments(self, parameters: Parameters) -> list[Any]:
+        """The values in the order of their places; those that the statement itself carries where none is given."""
+        given = self._given
+        return [parameters[name] if name in parameters else given[name] for name in self._names]
+
+    def inside(self, name: str) -> str:
+        """The statement as one that first enters the tenant in its parameter ``name``, and needs no transaction.
+
+        A SELECT is joined to what enters, so it can only run after it; the rows of an INSERT take their tenant
+        from there. Row security is evaluated for each row, so later than either.
+        """
+        place = f"${self._names.index(name) + 1}::UUID"
+        # The text is our own; values come as arguments.
+        entered = f"entered AS MATERIALIZED (SELECT set_config('app.tenant_id', {place}::text, true)::uuid AS tenant)"
+        if self.text.startswith("SELECT"):
+            found = self.text.replace(place, "entered.tenant")
+            return f"WITH {entered} SELECT found.* FROM entered CROSS JOIN LATERAL ({found}) AS found"  # noqa: S608
+        assert self.text.startswith("WITH ")
+        return f"WITH {entered}, {self.text[5:].replace(place, '(SELECT tenant FROM entered)')}"  # noqa: S608
+
+
+_prepared: WeakKeyDictionary[Executable, dict[tuple[str, ...] | None, Prepared]] = WeakKeyDictionary()
+
+
+def prepared(statement: Executable, parameters: Parameters | None = None) -> Prepared:
+    """The compiled form of a statement, made once for each statement object.
+
+    An INSERT takes the columns that ``parameters`` names beside those it names itself.
+    """
+    forms = _prepared.get(statement)
+    if forms is None:
+        forms = _prepared[statement] = {}
+    keys = tuple(parameters) if parameters and isinstance(statement, Insert) else None
+    found = forms.get(keys)
+    if found is None:
+        found = forms[keys] = Prepared(statement, keys)
+    return found
+
+
+class Connection:
+    """A connection inside a transaction."""
+
+    def __init__(self, driver: Any) -> None:
+        self.driver: Any = driver
+
+    async def rows(self, statement: Executable, parameters: Parameters = {}) -> list[Row]:  # noqa: B006
+        """The rows that a statement returns."""
+        it = prepared(statement, parameters)
+        with _span(it.text):
+            found: list[Row] = await self.driver.fetch(it.text, *it.arguments(parameters))
+        return found
+
+    async def execute(self, statement: Executable, parameters: Parameters = {}) -> int:  # noqa: B006
+        """Runs a statement, and says how many rows it touched."""
+        it = prepared(statement, parameters)
+        with _span(it.text):
+            done = await self.driver.execute(it.text, *it.arguments(parameters))
+        return int(done.rpartition(" ")[2]) if done[-1:].isdigit() else 0
+
+    async def execute_many(self, statement: Executable, parameters: Sequence[Parameters]) -> None:
+        """Runs a statement once for each mapping, without waiting in between. All have the same names."""
+        if parameters:
+            it = prepared(statement, parameters[0])
+            with _span(it.text):
+                await self.driver.executemany(it.text, [it.arguments(each) for each in parameters])
+
+
+class Pool:
+    """A bounded number of connections of one role. They are opened when needed, and carry nothing from use to use."""
+
+    def __init__(self, dsn: str, size: int, name: str, *, statement_limit_ms: int) -> None:
+        self._pool: Any = None
+        self._size = size
+        self._opening = asyncio.Lock()
+        # By statement and tenant: who waits for which id, and the task that fetches.
+        self._asked: dict[tuple[Executable, Any], dict[Any, list[asyncio.Future[Row | None]]]] = {}
+        self._fetching: dict[tuple[Executable, Any], asyncio.Task[None]] = {}
+        self._dsn = make_url(dsn).set(drivername="postgresql").render_as_string(hide_password=False)
+        self._options: dict[str, Any] = {
+            "min_size": 0,
+            "max_size": size,
+            "max_queries": 2**62,
+            "max_inactive_connection_lifetime": 1800,
+            "record_class": Row,
+            "init": _set_up,
+            # Nothing to reset: whatever is set is set for its transaction alone. It would be a round trip a call.
+            "reset": _nothing,
+            "timeout": 2,
+            # Without it a dead peer holds a call far beyond its deadline (MagicStack/asyncpg #1326).
+            "command_timeout": statement_limit_ms / 1000 + 1,
+            "max_cached_statement_lifetime": 0,
+            "max_cacheable_statement_size": 64 * 1024,
+            "server_settings": {
+                "application_name": f"rapport-{name}",
+                "statement_timeout": str(statement_limit_ms),
+                "lock_timeout": "4000",
+                "idle_in_transaction_session_timeout": "10000",
+                "timezone": "UTC",
+            },
+        }
+
+    async def _open(self) -> None:
+        async with self._opening:
+            if self._pool is None:
+                self._pool = await asyncpg.create_pool(self._dsn, **self._options)
+
+    async def take(self, begin: str) -> Any:
+        """A driver's connection on which ``begin`` was run; it goes back by ``give_back``.
+
+        A pool does not notice that its server was restarted. So a connection that turns out dead before anything
+        was done on it is thrown away and the next one taken.
+        """
+        if self._pool is None:
+            await self._open()
+        for attempts_left in reversed(range(self._size + 1)):
+            driver = await self._pool.acquire(timeout=_ACQUIRE_S)
+            try:
+                await driver.execute(begin)
+            except BaseException as error:
+                driver.terminate()
+                await self._pool.release(driver)
+                if attempts_left and is_disconnect(error):
+                    continue
+                raise
+            return driver
+        raise AssertionError("the last attempt returns or raises")
+
+    async def give_back(self, driver: Any) -> None:
+        """Takes a connection back. One that may still be inside a transaction is to be ended before."""
+        await self._pool.release(driver)
+
+    async def fetch_alone(self, text: str, arguments: Sequence[Any], *, again: bool) -> list[Row]:
+        """The rows of a statement that is a transaction of its own.
+
+        ``again`` says that it may be asked again where the connection turns out dead, as a read may.
+        """
+        if self._pool is None:
+            await self._open()
+        for attempts_left in reversed(range(self._size + 1)):
+            driver = await self._pool.acquire(timeout=_ACQUIRE_S)
+            try:
+                with _span(text):
+                    found: list[Row] = await driver.fetch(text, *arguments)
+            except BaseException as error:
+                if not is_disconnect(error):
+                    raise
+                driver.terminate()
+                if not (again and attempts_left):
+                    raise
+            else:
+                return found
+            finally:
+                await self._pool.release(driver)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def row_shared(self, statement: Executable, tenant: Any, key: Any) -> Row | None:
+        """The row of an id, fetched together with those that other calls of this moment ask for.
+
+        ``statement`` selects a tenant's rows by the parameter ``ids`` and has a column ``id``. What is asked for while
+        a fetch is under way goes with the next one, so a row is never older than the question.
+        """
+        group = (statement, tenant)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Row | None] = loop.create_future()
+        self._asked.setdefault(group, {}).setdefault(key, []).append(future)
+        if group not in self._fetching:
+            self._fetching[group] = loop.create_task(self._fetch_shared(group))
+        return await future
+
+    async def _fetch_shared(self, group: tuple[Executable, Any]) -> None:
+        statement, tenant = group
+        try:
+            while asked := self._asked.pop(group, None):
+                try:
+                    values = {"tenant": tenant, "ids": list(asked)}
+                    it = prepared(statement, values)
+                    rows = await self.fetch_alone(it.inside("tenant"), it.arguments(values), again=True)
+                except Exception as error:
+                    for future in _waiting(asked):
+                        future.set_exception(error)
+                else:
+                    found = {row["id"]: row for row in rows}
+                    for key, futures in asked.items():
+                        for future in futures:
+                            if not future.done():
+                                future.set_result(found.get(key))
+        finally:
+            del self._fetching[group]
+
+    @property
+    def checked_out(self) -> int:
+        """How many connections are in use."""
+        return 0 if self._pool is None else self._pool.get_size() - self._pool.get_idle_size()
+
+    async def close(self) -> None:
+        """Closes every connection, those in use too after a moment."""
+        if self._pool is not None:
+            try:
+                await asyncio.wait_for(self._pool.close(), _CLOSE_S)
+            except TimeoutError:
+                self._pool.terminate()
+
+
+def _waiting(asked: Mapping[Any, Sequence[asyncio.Future[Any]]]) -> list[asyncio.Future[Any]]:
+    return [future for futures in asked.values() for future in futures if not future.done()]
+
+
+async def _set_up(driver: Any) -> None:
+    for kind in ("json", "jsonb"):
+        await driver.set_type_codec(kind, encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+
+
+async def _nothing(_: Any) -> None:
+    return None
+
+
+def is_disconnect(error: BaseException) -> bool:
+    """Whether an error says that the connection is gone, not that a statement is wrong."""
+    # InternalClientError: a connection that died in the middle of an operation is used once more.
+    lost = asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.PostgresConnectionError, ConnectionError
+    return isinstance(error, lost)
+
+
+class _Unrecorded:
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+_UNRECORDED: Final = _Unrecorded()
+
+
+def _span(statement: str) -> Any:
+    """The span of a statement, where the trace is recorded."""
+    if not telemetry.recording():
+        return _UNRECORDED
+    name = telemetry.statement_name(statement)
+    return telemetry.span(name, kind=SpanKind.CLIENT, attributes=telemetry.sql_attributes(name))
