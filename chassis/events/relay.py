@@ -25,8 +25,9 @@ from chassis.events.broker import EVENT_ID, STREAM, Broker
 from chassis.events.envelope import seal
 from chassis.events.leadership import Connection, candidate, hold, lock_key, working
 from chassis.events.publish import Ack, Publisher
-from chassis.events.statements import AGE_LIMIT, BEFORE, MOVE, NUMBER, SET_BACK, STATE, UNPUBLISHED, LedgerRow
+from chassis.events.statements import AGE_LIMIT, BEFORE, MOVE, NUMBER, SET_BACK, STATE, UNPUBLISHED
 from chassis.settings import Settings
+from chassis.sql import Row
 
 WINDOW: Final = 256
 POLL_S: Final = 0.5
@@ -52,7 +53,7 @@ log = telemetry.logger()
 class Published(NamedTuple):
     """A row and where the stream keeps it."""
 
-    row: LedgerRow
+    row: Row
     ack: Ack
 
 
@@ -227,14 +228,14 @@ class Relay:
         self._recorded, self._state = read, state
         return state, row["unnumbered"]
 
-    async def _number(self, connection: Connection, state: State) -> list[LedgerRow]:
+    async def _number(self, connection: Connection, state: State) -> list[Row]:
         """Gives committed rows their positions, in the order of their ids. Returns those that got one."""
-        rows: list[LedgerRow] = await connection.fetch(NUMBER, state.last_position, self._batch, record_class=LedgerRow)
+        rows: list[Row] = await connection.fetch(NUMBER, state.last_position, self._batch, record_class=Row)
         if rows:
             self._state = replace(state, last_position=rows[-1].position)
         return rows
 
-    async def _publish(self, connection: Connection, fresh: Sequence[LedgerRow]) -> int:
+    async def _publish(self, connection: Connection, fresh: Sequence[Row]) -> int:
         """Publishes a batch above the watermark. Returns how many rows the stream has taken.
 
         ``fresh`` are the rows that were numbered just now: they need not be read again where nothing lies between.
@@ -248,7 +249,7 @@ class Relay:
         if not fresh or fresh[0].position != state.watermark + 1:
             if state.watermark >= state.last_position:
                 return 0
-            rows = await connection.fetch(UNPUBLISHED, state.watermark, self._batch, record_class=LedgerRow)
+            rows = await connection.fetch(UNPUBLISHED, state.watermark, self._batch, record_class=Row)
         done: list[Published] = []
         for start in range(0, len(rows), WINDOW):
             window = rows[start : start + WINDOW]
@@ -266,7 +267,7 @@ class Relay:
             await self._record(connection)
         return len(done)
 
-    async def _send(self, rows: Sequence[LedgerRow]) -> list[Published]:
+    async def _send(self, rows: Sequence[Row]) -> list[Published]:
         """Publishes rows together; returns those before the first one whose acknowledgement is missing."""
         spans = [_span(row) for row in rows]
         limit = self._broker.client.max_payload - _HEADROOM_BYTES
@@ -343,10 +344,8 @@ async def republish(db: Database, since: datetime) -> int:
     For a broker that lost events without the relay noticing. Consumers have every effect once all the same.
     """
     async with db.worker() as connection:
-        raw = (await connection.get_raw_connection()).driver_connection
-        assert raw is not None
-        state = await raw.fetchrow(STATE)
-        watermark = await _set_back(raw, state["watermark"], since)
+        state = await connection.driver.fetchrow(STATE)
+        watermark = await _set_back(connection.driver, state["watermark"], since)
     return int(state["last_position"]) - watermark
 
 
@@ -357,7 +356,7 @@ async def _set_back(connection: Connection, seen: int, since: datetime) -> int:
     return watermark
 
 
-def _span(row: LedgerRow) -> Span | None:
+def _span(row: Row) -> Span | None:
     """The span of a row's publication under the call that made it; None where that is not recorded."""
     if not telemetry.is_recorded(row.trace_context):
         return None

@@ -4,22 +4,11 @@ served by the ledger's indexes on position and on rows without one.
 
 from __future__ import annotations
 
-from typing import Any
-
-import asyncpg
-
 _ROW = (
     "ledger.tenant_id, ledger.id, ledger.event_id, ledger.entity_id, ledger.revision, ledger.type, ledger.before,"
     " ledger.after, ledger.changed, ledger.actor, ledger.cause_event_id, ledger.trace_context, ledger.occur_time,"
     " ledger.commit_time, ledger.position"
 )
-
-
-class LedgerRow(asyncpg.Record):  # type: ignore[misc]
-    """A row of the ledger, its columns as attributes."""
-
-    def __getattr__(self, name: str) -> Any:
-        return self[name]
 
 
 STATE = (

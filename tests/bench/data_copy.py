@@ -82,7 +82,7 @@ def chunk_of(kind: Kind, world: World) -> Chunk:
     for number in range(kind.count(world)):
         message, happened = record(kind, world, number)
         uuid = world.uuid(prefix, number)
-        values = kind.resource.codec.row(message) | {"tenant_id": world.tenant, "revision": 1}
+        values = kind.resource.row(message, 1) | {"tenant_id": world.tenant}
         made.rows.append(as_row(values))
         for key in dict.fromkeys(kind.resource.keys(message)):
             made.keys.append((world.tenant, prefix, key.kind, key.value, uuid, key.exclusive))
