@@ -198,7 +198,7 @@ class Stage:
     async def published(self) -> bool:
         """Whether every row of the ledger is numbered and the stream has it."""
         async with self.db.worker() as connection:
-            watermark = (await connection.execute(select(SCHEMA.relay.c.watermark))).scalar_one()
+            watermark = (await connection.rows(select(SCHEMA.relay.c.watermark)))[0].watermark
         return all(row.position is not None and row.position <= watermark for row in await self.ledger())
 
     async def count(self, table: Any) -> int:
