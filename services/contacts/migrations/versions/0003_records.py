@@ -1,4 +1,4 @@
-"""each row keeps its record"s message"""
+"""each row keeps its record's message"""
 
 from alembic import op
 
