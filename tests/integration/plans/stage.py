@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from chassis import contract, migrate
+from chassis.change import Change
 from chassis.context import Caller
 from chassis.ledger import Ledger
 from chassis.run import Application, platform_of
@@ -62,7 +63,7 @@ class Node:
             plan["Node Type"],
             plan.get("Relation Name", ""),
             plan.get("Actual Rows", 0) * loops,
-            (removed + plan.get("Heap Fetches", 0) * 0) * loops,
+            removed * loops,
             below,
         )
 
@@ -111,13 +112,38 @@ class Watched:
             await server.platform.db.close()
         self.servers = {}
 
-    async def call(self, path: str, request: Any) -> tuple[Any, list[Plan]]:
-        """The answer to a call of a method, such as ``/crm.sales.v1.DealService/ListDeals``, and its plans."""
+    async def call(
+        self, path: str, request: Any, *, home: str = "", principal: str = "user_01h455vb4pex5vsknk084sn02q"
+    ) -> tuple[Any, list[Plan]]:
+        """The answer to a call of a method, such as ``/crm.sales.v1.DealService/ListDeals``, and its plans.
+
+        ``home`` is the service where the method does not say it.
+        """
         method = contract.load().methods[path]
-        caller = Caller(self.tenant, "user_01h455vb4pex5vsknk084sn02q", frozenset({"*"}), "gateway")
+        caller = Caller(self.tenant, principal, frozenset({"*", "internal.*"}), "gateway")
         began = self.log.stat().st_size
-        answer = await self.servers[path.split(".")[1]].handle(path, request.SerializeToString(), {}, 60, caller)
+        server = self.servers[home or path.split(".")[1]]
+        answer = await server.handle(path, request.SerializeToString(), {}, 60, caller)
         return generated(method.descriptor.output_type.full_name).FromString(answer), self.plans_since(began)
+
+    async def react(self, service: str, reactions: Iterable[Any], changes: Iterable[Change]) -> list[Plan]:
+        """The plans of what a service's reactions run for a group of events."""
+        began = self.log.stat().st_size
+        async with self.servers[service].platform.db.write(self.tenant) as tx:
+            for change in changes:
+                for reaction in reactions:
+                    await reaction(change, tx)
+        return self.plans_since(began)
+
+    async def as_worker(self, service: str, statement: str, values: Iterable[Any]) -> list[Plan]:
+        """The plans of a statement that the worker role runs."""
+        began = self.log.stat().st_size
+        connection = await asyncpg.connect(self.server.dsn_for(service, f"{service}_worker"))
+        try:
+            await connection.fetch(statement, *values)
+        finally:
+            await connection.close()
+        return self.plans_since(began)
 
     def plans_since(self, began: int) -> list[Plan]:
         """The plans that the server wrote down since its log was so long."""
@@ -127,6 +153,8 @@ class Watched:
         found = []
         for match in _PLAN.finditer(text):
             plan = json.loads(match[1])
+            if "typeinfo_tree" in plan["Query Text"]:
+                continue  # the driver's own, once a connection and type
             found.append(Plan(plan["Query Text"], Node.of(plan["Plan"]), json.dumps(plan["Plan"], indent=1)))
         return found
 

@@ -43,12 +43,6 @@ ORDERS = {
     "pipelines": (),
 }
 
-# Statements that read all of a tenant's records because they count them. Everything else must not.
-AGGREGATES = {
-    "/crm.sales.v1.PipelineReportService/GetPipelineReport": "counts and sums every deal of the pipeline",
-    "/crm.marketing.v1.FunnelReportService/GetFunnelReport": "counts every lead, and ranks their durations",
-}
-
 
 def check(plans: list[Plan], most: int = MOST_READ) -> None:
     """Fails where a statement read a table through, sorted more than a page, or threw away more than it gave."""
