@@ -23,8 +23,10 @@ READ_CHANGES = "/crm.internal.v1.LedgerService/ReadChanges"
 
 
 async def test_a_timeline(watched: Watched) -> None:
-    for asked in ({}, {"ascending": True}):
-        request = timeline_pb2.ListTimelineRequest(subject_id=watched.filled.busiest, page_size=PAGE, **asked)
+    for ascending in (False, True):
+        request = timeline_pb2.ListTimelineRequest(
+            subject_id=watched.filled.busiest, page_size=PAGE, ascending=ascending
+        )
         first, plans = await watched.call(TIMELINE, request)
         check(plans)
         request.page_token = first.next_page_token
