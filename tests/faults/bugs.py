@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final
+from uuid import UUID
 
 import asyncpg
 from sqlalchemy import bindparam, insert
@@ -134,6 +135,7 @@ def _plant_guard() -> None:
 
 # ---- writes ------------------------------------------------------------------------------------------------
 
+_request_id: ContextVar[UUID | None] = ContextVar("request id", default=None)
 _ledger_rows: ContextVar[list[dict[str, Any]] | None] = ContextVar("ledger rows", default=None)
 
 
@@ -180,7 +182,11 @@ def _answer_after(write: Any) -> Any:
         bare = type(request)()
         bare.CopyFrom(request)
         bare.ClearField("request_id")
-        response = await write(self, bound, bare, call)
+        token = _request_id.set(key.request_id)
+        try:
+            response = await write(self, bound, bare, call)
+        finally:
+            _request_id.reset(token)
         await asyncio.sleep(MOMENT_S)
         async with self.platform.db.write(call.caller.tenant) as tx:
             row = {
@@ -198,6 +204,19 @@ def _answer_after(write: Any) -> Any:
         return response
 
     return _write
+
+
+def _still_named(flush: Any) -> Any:
+    async def _flush(self: Any, request_id: UUID | None = None, *rest: Any) -> None:
+        await flush(self, request_id or _request_id.get(), *rest)
+
+    return _flush
+
+
+def _plant_idempotency() -> None:
+    """The ledger still says whose request it was: only the kept answer stands outside."""
+    _patch(Server, "_write", _answer_after)
+    _patch(work.Work, "flush", _still_named)
 
 
 def _any_etag(check: Any) -> Any:
@@ -304,7 +323,7 @@ BUGS: Final[dict[str, Bug]] = {
     ),
     "idempotency-outside": Bug(
         "the answer to a request id is kept in a transaction of its own, after the change's",
-        lambda: _patch(Server, "_write", _answer_after),
+        _plant_idempotency,
         ("kill-serving",),
         ("race", "replay"),
     ),
