@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -357,7 +358,8 @@ def _try(stand: Stand, names: list[str], seed: int, seconds: float) -> int:
     stand.heal()
     print(f"{dict(stand.faults)} healed in {time.monotonic() - began:.1f} s", flush=True)
     print(f"{client.post('/v1/companies', {'display_name': 'After'})['id']} is written after it")
-    print(f"{len(stand.poisoned)} poisoned events, dead letters: {broker.dead_letters(stand)}")
+    letters = Counter(f"{each.service} {each.error}" for each in broker.dead_letters(stand))
+    print(f"{len(stand.poisoned)} poisoned events, dead letters: {dict(letters)}")
     for problem in nemesis.problems:
         print(problem)
     return 1 if nemesis.problems else 0
