@@ -183,10 +183,13 @@ _SPECIAL: Final[dict[str, Any]] = {
 }
 
 
+@cache
+def _required(descriptor: Any) -> tuple[FieldDescriptor, ...]:
+    return tuple(field for field in descriptor.fields if is_required(field))
+
+
 def _missing(message: Message, path: str, records: bool) -> Iterator[Violation]:
-    for field in descriptor_of(message).fields:
-        if not is_required(field):
-            continue
+    for field in _required(descriptor_of(message)):
         value = getattr(message, field.name)
         if field.type == FieldDescriptor.TYPE_MESSAGE and not is_repeated(field):
             absent = not message.HasField(field.name)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -35,7 +33,7 @@ class Caller:
         return "*" in self.scopes and area not in ("platform", "internal")
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Call:
     """A call being served. ``deadline`` is on time.monotonic()'s clock, in seconds."""
 
@@ -66,14 +64,20 @@ def current_or_none() -> Call | None:
     return _current.get()
 
 
-@contextmanager
-def enter(call: Call) -> Iterator[Call]:
-    """Makes ``call`` the current one for the block and for the tasks started in it."""
-    token = _current.set(call)
-    try:
-        yield call
-    finally:
-        _current.reset(token)
+class enter:
+    """Makes ``call`` the current one for the ``with`` block and for the tasks started in it."""
+
+    __slots__ = ("_call", "_token")
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def __enter__(self) -> Call:
+        self._token = _current.set(self._call)
+        return self._call
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._token)
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from types import TracebackType
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
@@ -173,26 +174,47 @@ class Schema:
 class _Session:
     """The connection of one transaction: taken and entered with the first statement, so that many calls need none."""
 
-    __slots__ = ("_begin", "connection", "pool")
+    __slots__ = ("_begin", "_tenant", "connection", "pool")
 
-    def __init__(self, pool: Pool, begin: str) -> None:
+    def __init__(self, pool: Pool, begin: str, tenant: UUID | None = None) -> None:
         self.pool = pool
         self._begin = begin
+        self._tenant = tenant
         self.connection: Connection | None = None
 
     async def open(self) -> Connection:
-        """The connection, inside the transaction."""
+        """The connection, inside the transaction. Raises Failure where the database cannot be reached."""
         if self.connection is None:
+            # One round trip. The driver takes no parameters in a batch; a UUID's text is safe in one.
+            enter = f"; SELECT enter_tenant('{UUID(str(self._tenant))}')" if self._tenant is not None else ""
             limit = f"SET LOCAL statement_timeout = {_statement_limit_ms()}"
-            self.connection = Connection(await self.pool.take(self._begin.replace("{limit}", limit)))
+            with translated():
+                self.connection = Connection(await self.pool.take(f"{self._begin}; {limit}{enter}"))
         return self.connection
 
-    async def commit(self) -> None:
-        """Commits what was done, if anything was."""
-        if self.connection is not None:
-            await self.connection.driver.execute("COMMIT")
+    async def end(self, error: BaseException | None) -> None:
+        """Commits what was done, or takes it back where it ended with an error; gives the connection back.
 
-    async def roll_back(self) -> None:
+        Raises what the error means to a caller, where it is the database's.
+        """
+        with translated():
+            try:
+                if error is not None:
+                    await self._roll_back()
+                elif self.connection is not None:
+                    try:
+                        await self.connection.driver.execute("COMMIT")
+                    except BaseException:
+                        await self._roll_back()
+                        raise
+            finally:
+                if self.connection is not None:
+                    await self.pool.give_back(self.connection.driver)
+                    self.connection = None
+            if error is not None:
+                raise error
+
+    async def _roll_back(self) -> None:
         """Ends the transaction come what may; a connection that cannot is thrown away, never handed on inside one.
 
         Such a connection is no failure of its own: what ended the transaction is what the caller hears of.
@@ -205,12 +227,6 @@ class _Session:
             self.connection.driver.terminate()
             if not isinstance(error, Exception):
                 raise
-
-    async def close(self) -> None:
-        """Gives the connection back."""
-        if self.connection is not None:
-            await self.pool.give_back(self.connection.driver)
-            self.connection = None
 
 
 class Tx:
@@ -252,7 +268,7 @@ class Tx:
             return await self.rows(statement, parameters)
         values = {"tenant": self.tenant, **(parameters or {})}
         it = prepared(statement, values)
-        return await self._session.pool.fetch_alone(it.inside("tenant"), it.arguments(values), again=not writes)
+        return await self._session.pool.fetch_alone(it.alone, it.arguments(values), again=not writes)
 
     async def row_by_id(self, statement: Executable, row_id: UUID) -> Row | None:
         """The row of an id. ``statement`` selects by the parameter ``ids``; calls of one moment share the work."""
@@ -313,41 +329,61 @@ class Clock:
         return found
 
 
+class Transaction:
+    """A transaction as an ``async with`` block, which gets its Tx. It begins with the first statement."""
+
+    __slots__ = ("_session", "_tx")
+
+    def __init__(self, database: Database, session: _Session, tenant: UUID) -> None:
+        self._session = session
+        self._tx = Tx(session, tenant, database.schema, database.clock)
+
+    async def __aenter__(self) -> Tx:
+        return self._tx
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            try:
+                await self._tx.write_gathered()
+            except BaseException as failed:
+                error = failed
+        if error is not None or self._session.connection is not None:
+            await self._session.end(error)
+
+
 class Database:
     """The connections of one process to its service's database."""
 
     def __init__(self, settings: Settings, schema: Schema) -> None:
         self.schema = schema
-        self._clock = Clock()
+        self.clock = Clock()
         self._app = _pool(settings.database_url, settings.pool_size, schema.name)
         self._worker: Pool | None = None
         if settings.worker_database_url is not None:
             self._worker = _pool(settings.worker_database_url, 3, f"{schema.name}-worker")
 
-    def read(self, tenant: UUID) -> AbstractAsyncContextManager[Tx]:
+    def read(self, tenant: UUID) -> Transaction:
         """A read-only transaction of one tenant."""
-        return self._transaction(tenant, "BEGIN READ ONLY")
+        return Transaction(self, _Session(self._app, "BEGIN READ ONLY", tenant), tenant)
 
-    def write(self, tenant: UUID) -> AbstractAsyncContextManager[Tx]:
+    def write(self, tenant: UUID) -> Transaction:
         """A transaction of one tenant that commits at the end of the block and rolls back on any exception."""
-        return self._transaction(tenant, "BEGIN")
+        return Transaction(self, _Session(self._app, "BEGIN", tenant), tenant)
 
     @asynccontextmanager
     async def worker(self) -> AsyncIterator[Connection]:
         """A transaction of the worker role, which sees all tenants in the few tables that are declared so."""
         if self._worker is None:
             raise RuntimeError("RAPPORT_WORKER_DATABASE_URL is not set")
-        async with _ended(_Session(self._worker, "BEGIN; {limit}")) as session:
+        session = _Session(self._worker, "BEGIN")
+        try:
             yield await session.open()
-
-    @asynccontextmanager
-    async def _transaction(self, tenant: UUID, begin: str) -> AsyncIterator[Tx]:
-        # One round trip. The driver takes no parameters in a batch; a UUID's text is safe in one.
-        enter = f"SELECT enter_tenant('{UUID(str(tenant))}')"
-        async with _ended(_Session(self._app, f"{begin}; {{limit}}; {enter}")) as session:
-            tx = Tx(session, tenant, self.schema, self._clock)
-            yield tx
-            await tx.write_gathered()
+        except BaseException as error:
+            await session.end(error)
+            raise
+        await session.end(None)
 
     async def ping(self) -> None:
         """Raises Unavailable where the database cannot be reached within a second."""
@@ -376,21 +412,6 @@ def _statement_limit_ms() -> int:
     if call is None:
         return STATEMENT_LIMIT_MS
     return max(1, min(STATEMENT_LIMIT_MS, int(call.remaining_s() * 1000)))
-
-
-@asynccontextmanager
-async def _ended(session: _Session) -> AsyncIterator[_Session]:
-    """Commits the session's transaction at the end of the block, or rolls it back; gives its connection back."""
-    with translated():
-        try:
-            try:
-                yield session
-                await session.commit()
-            except BaseException:
-                await session.roll_back()
-                raise
-        finally:
-            await session.close()
 
 
 _CLASSES: Final[tuple[tuple[tuple[str, ...], type[Failure], Any, str], ...]] = (

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from google.protobuf.message import Message
@@ -25,8 +24,7 @@ _LOCK: Final = text(
 )
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(NamedTuple):
     """A natural key. An exclusive one names at most one record; another may match several."""
 
     kind: str

@@ -1,6 +1,6 @@
 """Statements on the wire: SQLAlchemy Core says them, each is compiled once, and asyncpg runs them.
 
-Core's own execution costs several times what the database driver does (docs/decisions/0008-asyncpg-runs-core.md).
+Core's own execution costs several times what the database driver does (docs/decisions/0011-a-row-keeps-its-record.md).
 """
 
 from __future__ import annotations
@@ -42,26 +42,33 @@ class Row(asyncpg.Record):  # type: ignore[misc]
 class Prepared:
     """A compiled statement: its text, and how its parameters become the driver's arguments."""
 
-    __slots__ = ("_given", "_names", "text")
+    __slots__ = ("_alone", "_given", "_names", "text")
 
     def __init__(self, statement: Executable, keys: Sequence[str] | None = None) -> None:
         compiled = statement.compile(dialect=_DIALECT, column_keys=keys)  # type: ignore[attr-defined]
         self.text: str = compiled.string
         self._names: list[str] = compiled.positiontup or []
         self._given: dict[str, Any] = compiled.params
+        self._alone = ""
 
     def arguments(self, parameters: Parameters) -> list[Any]:
         """The values in the order of their places; those that the statement itself carries where none is given."""
         given = self._given
         return [parameters[name] if name in parameters else given[name] for name in self._names]
 
-    def inside(self, name: str) -> str:
-        """The statement as one that first enters the tenant in its parameter ``name``, and needs no transaction.
+    @property
+    def alone(self) -> str:
+        """The statement as one that first enters the tenant in its parameter ``tenant``, and needs no transaction.
 
         A SELECT is joined to what enters, so it can only run after it; the rows of an INSERT take their tenant
         from there. Row security is evaluated for each row, so later than either.
         """
-        place = f"${self._names.index(name) + 1}::UUID"
+        if not self._alone:
+            self._alone = self._inside()
+        return self._alone
+
+    def _inside(self) -> str:
+        place = f"${self._names.index('tenant') + 1}::UUID"
         # The text is our own; values come as arguments.
         entered = f"entered AS MATERIALIZED (SELECT set_config('app.tenant_id', {place}::text, true)::uuid AS tenant)"
         if self.text.startswith("SELECT"):
@@ -226,7 +233,7 @@ class Pool:
                 try:
                     values = {"tenant": tenant, "ids": list(asked)}
                     it = prepared(statement, values)
-                    rows = await self.fetch_alone(it.inside("tenant"), it.arguments(values), again=True)
+                    rows = await self.fetch_alone(it.alone, it.arguments(values), again=True)
                 except Exception as error:
                     for future in _waiting(asked):
                         future.set_exception(error)

@@ -64,8 +64,15 @@ class View(Tx):
 
     async def get_many(self, resource: Resource[M], record_ids: Sequence[str]) -> dict[str, M]:
         """Those of the records that exist, by id."""
-        rows = await self.rows(resource.read_many, {"ids": [resource.uuid(each) for each in record_ids]})
-        return {ids.encode(resource.kind.prefix, row.id): resource.read(row) for row in rows}
+        found = await self.get_bodies(resource, record_ids)
+        return {each: resource.message.FromString(body) for each, body in found.items()}
+
+    async def get_bodies(self, resource: Resource[Any], record_ids: Sequence[str]) -> dict[str, bytes]:
+        """Those of the records that exist, as they are sent, by id."""
+        wanted = {each: resource.uuid(each) for each in record_ids}
+        rows = await self.rows_alone(resource.read_many, {"ids": list(set(wanted.values()))})
+        found = {row["id"]: row["record"] for row in rows}
+        return {each: found[uuid] for each, uuid in wanted.items() if uuid in found}
 
 
 class Work(View):
