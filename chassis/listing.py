@@ -31,7 +31,7 @@ class Listing:
     resumed: tuple[bool, ...] | None
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=256)
 def statement_of(listing: Listing, _fields: Fields) -> Executable:
     """The statement of a page and one row more: each row's ``record`` and the columns that the order is made of.
 
