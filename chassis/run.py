@@ -20,7 +20,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from pydantic import ValidationError
 
-from chassis import contract, events, migrate, telemetry
+from chassis import contract, events, telemetry
 from chassis.clients import MAX_MESSAGE_BYTES, Channels
 from chassis.db import Database, Schema
 from chassis.errors import DETAILS_KEY, Failure
@@ -182,10 +182,13 @@ def main(application: Application, arguments: Sequence[str] | None = None) -> No
         sys.exit(f"{application.name}: not set or not valid: {names}")
     except ValueError as error:
         sys.exit(f"{application.name}: {error}")
-    if options.command == "migrate":
-        migrate.upgrade(settings, application.schema, application.migrations)
-    elif options.command == "revise":
-        migrate.revise(settings, application.schema, application.migrations, options.message)
+    if options.command in ("migrate", "revise"):
+        from chassis import migrate  # eight megabytes that a serving process never needs
+
+        if options.command == "migrate":
+            migrate.upgrade(settings, application.schema, application.migrations)
+        else:
+            migrate.revise(settings, application.schema, application.migrations, options.message)
     else:
         telemetry.setup(application.name, log_level=settings.log_level)
         try:

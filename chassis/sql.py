@@ -6,12 +6,12 @@ Core's own execution costs several times what the database driver does (docs/dec
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import asyncpg
+import msgspec
 from opentelemetry.trace import SpanKind
 from sqlalchemy import Executable
 from sqlalchemy.dialects.postgresql import asyncpg as dialect
@@ -266,7 +266,11 @@ def _waiting(asked: Mapping[Any, Sequence[asyncio.Future[Any]]]) -> list[asyncio
 
 async def _set_up(driver: Any) -> None:
     for kind in ("json", "jsonb"):
-        await driver.set_type_codec(kind, encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+        await driver.set_type_codec(kind, encoder=_json, decoder=msgspec.json.decode, schema="pg_catalog")
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 async def _nothing(_: Any) -> None:

@@ -41,7 +41,7 @@ def _settings(arguments: list[str] | None = None) -> Settings:
     return Settings(
         full=given.full,
         only=only,
-        seconds=given.seconds or (10.0 if given.full else 1.0),
+        seconds=given.seconds or (10.0 if given.full else 0.7),
         rounds=given.rounds or (5 if given.full else 3),
         people=given.people,
         soak_minutes=given.soak,
