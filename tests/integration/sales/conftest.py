@@ -50,3 +50,9 @@ async def contacts_server(house: House) -> AsyncIterator[Server]:
 def sales(sales_server: Server) -> Tenant:
     """A fresh tenant in sales."""
     return Tenant(sales_server, uuid4())
+
+
+@pytest.fixture
+def other(sales_server: Server) -> Tenant:
+    """Another fresh tenant in sales."""
+    return Tenant(sales_server, uuid4())

@@ -1,0 +1,127 @@
+"""Statements that are transactions of their own stay inside their tenant, are whole, and leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from crm.sales.v1 import lead_pb2 as pb
+from sqlalchemy import bindparam, select, text
+
+from chassis import ids
+from chassis.db import Database
+from chassis.errors import Internal, Invalid, NotFound
+from services.sales.leads import leads
+from services.sales.tables import schema
+from tests.integration.sales.house import House, Tenant
+
+_IDS = select(leads.table.c.id).where(leads.table.c.tenant_id == bindparam("tenant"))
+
+
+@pytest.fixture
+async def single(house: House) -> AsyncIterator[Database]:
+    """The sales database by one connection alone, so that whatever stayed on it would be seen."""
+    settings = house.settings("sales").model_copy(update={"pool_size": 1})
+    database = Database(settings, schema)
+    yield database
+    await database.close()
+
+
+async def test_two_tenants_in_turn_on_one_connection_see_their_own(
+    single: Database, sales: Tenant, other: Tenant
+) -> None:
+    mine = await sales.call("LeadService/CreateLead", lead=pb.Lead(given_name="Ana"))
+    for tenant, expected in ((sales.id, [mine.id]), (other.id, []), (sales.id, [mine.id])):
+        async with single.read(tenant) as tx:
+            rows = await tx.rows_alone(_IDS)
+            assert not tx.begun
+        assert [ids.encode("lead", row.id) for row in rows] == expected
+
+
+async def test_after_a_statement_of_its_own_nobody_is_entered(single: Database, sales: Tenant) -> None:
+    async with single.read(sales.id) as tx:
+        await tx.rows_alone(_IDS)
+    # The policy asks for a tenant and there is none: loud, not merely empty.
+    with pytest.raises(asyncpg.PostgresError):
+        await single._app.fetch_alone("SELECT id FROM leads", (), again=False)
+
+
+async def test_without_the_wall_or_its_own_predicate_the_other_holds(
+    single: Database, sales: Tenant, other: Tenant
+) -> None:
+    await sales.call("LeadService/CreateLead", lead=pb.Lead(given_name="Ana"))
+    async with single.read(other.id) as tx:
+        named = select(leads.table.c.id).where(leads.table.c.tenant_id == bindparam("named", sales.id))
+        assert await tx.rows(named) == []
+        assert await tx.rows(select(leads.table.c.id)) == []
+
+
+async def test_a_row_for_another_tenant_is_refused_and_nothing_of_the_call_stays(
+    single: Database, sales: Tenant, other: Tenant
+) -> None:
+    keep = text("INSERT INTO natural_keys VALUES (:named, 'lead', 'kind', 'value', :id, true)")
+
+    async def keep_both() -> None:
+        async with single.write(sales.id) as tx:
+            await tx.execute(keep, {"named": sales.id, "id": uuid4()})
+            await tx.execute(keep, {"named": other.id, "id": uuid4()})
+
+    with pytest.raises(Internal, match="wall"):
+        await keep_both()
+    async with single.read(sales.id) as tx:
+        assert await tx.rows(text("SELECT FROM natural_keys")) == []
+
+
+async def test_a_creation_in_one_statement_is_whole_or_absent(sales: Tenant) -> None:
+    key = {"system": "erp", "id": "7"}
+    first = await sales.call("LeadService/CreateLead", lead=pb.Lead(given_name="Ana", external_ids=[key]))
+    request_id = str(uuid4())
+    made = await sales.call("LeadService/CreateLead", lead=pb.Lead(given_name="Bo"), request_id=request_id)
+    again = await sales.call("LeadService/CreateLead", lead=pb.Lead(given_name="Bo"), request_id=request_id)
+    assert again == made
+    with pytest.raises(Invalid):
+        await sales.call("LeadService/CreateLead", lead=pb.Lead(given_name="Cy"), request_id=request_id)
+    async with sales.server.platform.db.read(sales.id) as tx:
+        kept = {ids.encode("lead", row.id) for row in await tx.rows_alone(_IDS)}
+    assert kept == {first.id, made.id}
+    assert await sales.ledger(made.id) == [("created", 1)]
+
+
+async def test_validate_only_leaves_nothing(sales: Tenant) -> None:
+    await sales.call("LeadService/CreateLead", lead=pb.Lead(given_name="Ana"), validate_only=True)
+    async with sales.server.platform.db.read(sales.id) as tx:
+        assert await tx.rows_alone(_IDS) == []
+
+
+async def test_gets_of_one_moment_each_get_their_own(sales: Tenant, other: Tenant) -> None:
+    made = [await sales.call("LeadService/CreateLead", lead=pb.Lead(given_name=f"L{n}")) for n in range(20)]
+    unknown = ids.new("lead")
+    asked = [sales.call("LeadService/GetLead", id=each.id) for each in made]
+    strangers = [other.call("LeadService/GetLead", id=each.id) for each in made[:3]]
+    nobody = sales.call("LeadService/GetLead", id=unknown)
+    answers = await asyncio.gather(*asked, *strangers, nobody, return_exceptions=True)
+    assert answers[:20] == made
+    assert all(isinstance(each, NotFound) for each in answers[20:])
+
+
+async def test_who_gives_up_a_shared_get_takes_nobody_along(sales: Tenant) -> None:
+    made = await sales.call("LeadService/CreateLead", lead=pb.Lead(given_name="Ana"))
+    impatient = [asyncio.ensure_future(sales.call("LeadService/GetLead", id=made.id)) for _ in range(5)]
+    patient = [asyncio.ensure_future(sales.call("LeadService/GetLead", id=made.id)) for _ in range(5)]
+    await asyncio.sleep(0)
+    for each in impatient:
+        each.cancel()
+    assert await asyncio.gather(*patient) == [made] * 5
+    assert sales.server.platform.db.checked_out == 0
+
+
+async def test_the_clock_that_is_carried_on_is_never_ahead(single: Database, sales: Tenant) -> None:
+    async with single.write(sales.id) as tx:
+        await tx.now()
+        for _ in range(50):
+            carried = single.clock.now()
+            true = (await tx.rows(text("SELECT clock_timestamp() AS now")))[0].now
+            assert carried is None or carried <= true
