@@ -9,12 +9,13 @@ from uuid import uuid4
 import asyncpg
 import pytest
 from crm.sales.v1 import lead_pb2 as pb
+from crm.type.v1.common_pb2 import ExternalId
 from sqlalchemy import bindparam, select, text
 
 from chassis import ids
 from chassis.db import Database
 from chassis.errors import Internal, Invalid, NotFound
-from services.sales.leads import leads
+from services.sales.lead_records import leads
 from services.sales.tables import schema
 from tests.integration.sales.house import House, Tenant
 
@@ -76,7 +77,7 @@ async def test_a_row_for_another_tenant_is_refused_and_nothing_of_the_call_stays
 
 
 async def test_a_creation_in_one_statement_is_whole_or_absent(sales: Tenant) -> None:
-    key = {"system": "erp", "id": "7"}
+    key = ExternalId(system="erp", id="7")
     first = await sales.call("LeadService/CreateLead", lead=pb.Lead(given_name="Ana", external_ids=[key]))
     request_id = str(uuid4())
     made = await sales.call("LeadService/CreateLead", lead=pb.Lead(given_name="Bo"), request_id=request_id)
