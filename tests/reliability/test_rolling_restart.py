@@ -26,7 +26,7 @@ _LEISURE = 5
 
 @pytest.mark.line(10)
 def test_a_rolling_restart_fails_no_request(
-    platform: Running, scale: Callable[[int, int], int], seed: int, report: Report
+    platform: Running, scale: Callable[[int, int], int], time_left: Callable[[], bool], seed: int, report: Report
 ) -> None:
     restarts, requests = scale(12, 50), scale(0, 200_000)
     plan = Plan(
@@ -47,7 +47,7 @@ def test_a_rolling_restart_fails_no_request(
         for part in _parts(platform):
             control.restart(platform.state, part)
             done += 1
-            if done >= restarts and (time.monotonic() - began) * rate >= requests:
+            if done >= restarts and ((time.monotonic() - began) * rate >= requests or not time_left()):
                 break
         load.stop()
         shots = load.result()
