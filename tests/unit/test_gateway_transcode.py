@@ -10,11 +10,12 @@ from google.protobuf import json_format, struct_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chassis.contract import load
+from chassis.contract import ResourceType, inner, load
 from chassis.errors import Failure, Invalid
 from gateway.contract import routes
 from gateway.errors import http_status
 from gateway.transcode import BODY_LIMIT, HttpCall, Transcoder
+from gateway.transcode.pages import records_of
 from gateway.transcode.reader import Reader
 from gateway.transcode.writer import Writer
 
@@ -225,6 +226,37 @@ def test_a_reply_shows_what_clients_need() -> None:
     assert shown["tags"] == []
     assert "family_name" not in shown
     assert "delete_time" not in shown
+
+
+@pytest.mark.parametrize("resource", load().resources.values(), ids=lambda resource: resource.prefix)
+def test_a_page_shows_its_records_as_each_is_shown_alone(resource: ResourceType) -> None:
+    method = next(
+        each for each in load().methods.values()
+        if each.name.startswith("List") and each.service == f"{resource.full_name}Service"
+        and inner(each.response.DESCRIPTOR.fields[0]).full_name == resource.full_name
+    )  # fmt: skip
+    field = method.response.DESCRIPTOR.fields[0].name
+    large = filled(resource.message)
+    large.etag = '"' + "9" * 3_000 + '"'
+    page = method.response(**{field: [filled(resource.message), resource.message(), large]})
+    if "next_page_token" in page.DESCRIPTOR.fields_by_name:
+        page.next_page_token = "more"  # type: ignore[attr-defined]
+    for _ in range(2):
+        assert codec.reply(method, page.SerializeToString()).body == codec.json(page)
+
+
+def test_what_a_write_answers_is_not_kept() -> None:
+    method = load().methods["/crm.gateway.v1.ApiKeyService/CreateApiKey"]
+    fresh = Transcoder()
+    fresh.reply(method, method.response(secret="rap_once").SerializeToString())
+    assert fresh._known.cache_info().currsize == 0
+
+
+@given(st.binary(max_size=60))
+def test_records_are_taken_out_of_whatever_bytes_without_a_hang(data: bytes) -> None:
+    with suppress(ValueError):
+        records, rest = records_of(1, data)
+        assert sum(map(len, records)) + len(rest) <= len(data)
 
 
 def test_replies_agree_with_the_reference_implementation() -> None:
