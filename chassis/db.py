@@ -429,7 +429,8 @@ _CLASSES: Final[tuple[tuple[tuple[str, ...], type[Failure], Any, str], ...]] = (
         "the database cannot be reached; try again",
     ),
     (
-        ("22P05", "22021", "22P02", "22003", "22008"),
+        # 22000: the driver itself refuses a value that its type cannot hold.
+        ("22P05", "22021", "22P02", "22003", "22008", "22000"),
         Invalid,
         Reason.REASON_FIELD_INVALID,
         "a value cannot be stored",

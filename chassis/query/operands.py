@@ -127,7 +127,7 @@ def _parse(path: str, field: FieldDescriptor, value: str) -> Any:
         if field.type == FieldDescriptor.TYPE_DOUBLE:
             return float(value)
         if field.type != FieldDescriptor.TYPE_STRING:
-            return int(value)
+            return _parse_int(field, value)
         return value
     except Failure:
         raise
@@ -160,6 +160,14 @@ def _parse_enum(field: FieldDescriptor, value: str) -> int:
     prefix = field.enum_type.values_by_number[0].name.removesuffix("UNSPECIFIED")
     found = values.get(value) or values[f"{prefix}{value}"]
     return int(found.number)
+
+
+def _parse_int(field: FieldDescriptor, value: str) -> int:
+    number = int(value)
+    limit = 1 << (31 if field.cpp_type == FieldDescriptor.CPPTYPE_INT32 else 63)
+    if not -limit <= number < limit:
+        raise OverflowError(value)
+    return number
 
 
 def _parse_id(prefixes: tuple[str, ...], value: str) -> Any:
