@@ -242,18 +242,18 @@ class Tx:
 
     async def execute(self, statement: Executable, parameters: Parameters | None = None) -> int:
         """Runs a statement with ``tenant`` bound, and says how many rows it touched."""
-        connection = self._session.connection or await self._session.open()
+        connection = await self._session.open()
         return await connection.execute(statement, {"tenant": self.tenant, **(parameters or {})})
 
     async def execute_many(self, statement: Executable, parameters: Sequence[Parameters]) -> None:
         """Runs a statement once for each mapping, in one round trip. All mappings have the same names."""
         if parameters:
-            connection = self._session.connection or await self._session.open()
+            connection = await self._session.open()
             await connection.execute_many(statement, [{"tenant": self.tenant, **each} for each in parameters])
 
     async def rows(self, statement: Executable, parameters: Parameters | None = None) -> list[Row]:
         """The rows that a statement returns, with ``tenant`` bound."""
-        connection = self._session.connection or await self._session.open()
+        connection = await self._session.open()
         return await connection.rows(statement, {"tenant": self.tenant, **(parameters or {})})
 
     async def rows_alone(

@@ -7,7 +7,7 @@ import datetime as dt
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from alembic import command
+from alembic import command, op
 from alembic import context as alembic_context
 from alembic.config import Config
 from sqlalchemy import Connection, text
@@ -22,6 +22,8 @@ from chassis.settings import Settings
 _LOCK = 7_241_001
 # Ledger partitions are made this far ahead; each start-up makes what is missing.
 _MONTHS_AHEAD = 12
+
+Columns = Iterable[tuple[str, tuple[str, ...]]]
 
 _ENTER_TENANT = """
 CREATE OR REPLACE FUNCTION enter_tenant(tenant uuid) RETURNS timestamptz LANGUAGE plpgsql AS $$
@@ -91,6 +93,18 @@ def run_env() -> None:
     )
     with alembic_context.begin_transaction():
         alembic_context.run_migrations()
+
+
+def replace_indexes(new: Columns, gone: Columns) -> None:
+    """Makes indexes that begin with the tenant and end in the id, and drops those of the tenant and the columns alone.
+
+    For a migration. Tables with the columns in between.
+    """
+    for table, columns in new:
+        names = ["tenant_id", *columns, "id"]
+        op.create_index(op.f(f"{table}_{'_'.join(names)}_ix"), table, names)
+    for table, columns in gone:
+        op.drop_index(op.f(f"{table}_tenant_id_{'_'.join(columns)}_ix"), table)
 
 
 def add_records(connection: Connection, tables: Mapping[str, str]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -25,6 +26,7 @@ _DIALECT: Final = dialect.dialect()  # type: ignore[no-untyped-call]
 _ACQUIRE_S: Final = 5.0
 _CLOSE_S: Final = 5.0
 Parameters = Mapping[str, Any]
+_NONE: Final[Parameters] = MappingProxyType({})
 
 
 class Row(asyncpg.Record):  # type: ignore[misc]
@@ -102,14 +104,14 @@ class Connection:
     def __init__(self, driver: Any) -> None:
         self.driver: Any = driver
 
-    async def rows(self, statement: Executable, parameters: Parameters = {}) -> list[Row]:  # noqa: B006
+    async def rows(self, statement: Executable, parameters: Parameters = _NONE) -> list[Row]:
         """The rows that a statement returns."""
         it = prepared(statement, parameters)
         with _span(it.text):
             found: list[Row] = await self.driver.fetch(it.text, *it.arguments(parameters))
         return found
 
-    async def execute(self, statement: Executable, parameters: Parameters = {}) -> int:  # noqa: B006
+    async def execute(self, statement: Executable, parameters: Parameters = _NONE) -> int:
         """Runs a statement, and says how many rows it touched."""
         it = prepared(statement, parameters)
         with _span(it.text):

@@ -31,12 +31,11 @@ def together(schema: Schema, parts: tuple[Part, ...]) -> Executable:
 
     It returns one row with the number of rows that each update found.
     """
-    tables = {"ledger": schema.ledger, "answer": schema.idempotency}
     ctes: list[Any] = []
     counts: list[Any] = []
     for number, (kind, what) in enumerate(parts):
         if isinstance(what, int):
-            table = tables.get(kind, schema.natural_keys)
+            table = _table(schema, kind)
             columns = [each.name for each in table.c if each.name not in ("tenant_id", *_MADE)]
             part = _delete(number, what, table) if kind == "gone" else _insert(number, what, table, columns)
         elif kind == "insert":
@@ -53,13 +52,16 @@ def together(schema: Schema, parts: tuple[Part, ...]) -> Executable:
 @cache
 def one(schema: Schema, kind: str) -> Any:
     """The statement of one row of a part that is no resource's: for batches, one row after the other."""
+    table = _table(schema, kind)
     if kind == "gone":
-        table = schema.natural_keys
         return delete(table).where(
             table.c.tenant_id == bindparam("tenant"), *(table.c[name] == bindparam(name) for name in _KEY)
         )
-    tables = {"ledger": schema.ledger, "answer": schema.idempotency}
-    return insert(tables.get(kind, schema.natural_keys)).values(tenant_id=bindparam("tenant"))
+    return insert(table).values(tenant_id=bindparam("tenant"))
+
+
+def _table(schema: Schema, kind: str) -> Table:
+    return {"ledger": schema.ledger, "answer": schema.idempotency}.get(kind, schema.natural_keys)
 
 
 # Columns that the database or a later step fills.

@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from google.rpc import status_pb2
-from opentelemetry import trace
 
-from chassis import context
+from chassis import context, telemetry
 from chassis.context import Caller
 from chassis.contract import Contract, Method
 from chassis.errors import Failure, Invalid, from_status
@@ -64,7 +63,7 @@ class Together:
             and len(request) < 130
             and request[:1] == b"\x0a"  # field 1, the id, and nothing after it
             and request[1] == len(request) - 2
-            and not trace.get_current_span().is_recording()
+            and not telemetry.recording()
         )
 
     async def get(self, method: Method, request: bytes) -> bytes:

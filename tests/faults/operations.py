@@ -6,6 +6,8 @@ import asyncio
 import hashlib
 import json
 import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 from uuid import UUID
 
@@ -96,16 +98,24 @@ class Person:
         self.tenant.answered.append(Answered(op, kind, digest(got[0]), path, body))
         return got[1]
 
-    async def _settle(self, op: int, call: Any, parse: Any) -> tuple[bytes, Any] | None:
+    @contextmanager
+    def _noted(self, op: int, refused: Callable[[Refused], None] | None = None) -> Iterator[None]:
+        """Ends a block whose call had no answer, or another tenant's, and notes it; ``refused`` notes a refusal."""
         try:
-            answer = await call
+            yield
         except Refused as error:
-            self.history.fail(op, str(error))
+            if refused is not None:
+                refused(error)
+            else:
+                self.history.fail(op, str(error))
         except Unknown as error:
             self.history.info(op, str(error)[:160])
         except Leak as error:
             self.history.ok(op, leak=str(error))
-        else:
+
+    async def _settle(self, op: int, call: Any, parse: Any) -> tuple[bytes, Any] | None:
+        with self._noted(op):
+            answer = await call
             got = parse(answer)
             record = getattr(got, "lead", got) if not isinstance(got, dict) else got
             seen: dict[str, Any] = {"digest": digest(answer)}
@@ -343,19 +353,16 @@ class Person:
         known = self.tenant.acknowledged.get(record, 0)
         op = self.history.invoke("get", self.tenant.number, self.number, entity=record)
         client = self.tenant.client
-        try:
+
+        def refused(error: Refused) -> None:
+            self.history.fail(op, str(error), **({"missing": known} if error.code == "NOT_FOUND" else {}))
+
+        with self._noted(op, refused):
             if kind == "contact" and self.rng.random() < 0.4:
                 found = json.loads(await client.rest(Rest("GET", f"/v1/contacts/{record}"), READ_S))
             else:
                 request = _class(kind, "Get{}Request")(id=record).SerializeToString()
                 found = _class(kind).FromString(await client.grpc(_path(kind, "Get"), request, READ_S))
-        except Refused as error:
-            self.history.fail(op, str(error), **({"missing": known} if error.code == "NOT_FOUND" else {}))
-        except Unknown as error:
-            self.history.info(op, str(error)[:160])
-        except Leak as error:
-            self.history.ok(op, leak=str(error))
-        else:
             name, revision = id_and_revision(found)
             self.history.ok(op, id=name, revision=revision, **({"stale": known} if revision < known else {}))
             return found
@@ -379,7 +386,7 @@ class Person:
         request.read_mask.paths.extend(["id", "display_name", "industry"])
         path = "/crm.contacts.v1.CompanyService/ListCompanies"
         seen: list[str] = []
-        try:
+        with self._noted(op):
             while True:
                 answer = await self.tenant.client.grpc(path, request.SerializeToString(), READ_S)
                 page = company_pb2.ListCompaniesResponse.FromString(answer)
@@ -387,13 +394,6 @@ class Person:
                 request.page_token = page.next_page_token
                 if not page.next_page_token:
                     break
-        except Refused as error:
-            self.history.fail(op, str(error))
-        except Unknown as error:
-            self.history.info(op, str(error)[:160])
-        except Leak as error:
-            self.history.ok(op, leak=str(error))
-        else:
             skipped = sorted(set(there) - set(seen))
             repeated = sorted({each for each in seen if seen.count(each) > 1}) if len(set(seen)) < len(seen) else []
             self.history.ok(op, skipped=skipped[:5], repeated=repeated[:5])
@@ -411,18 +411,15 @@ class Person:
             request = contact_pb2.UpdateContactRequest(update_mask=FieldMask(paths=["job_title"]))
             request.contact.id, request.contact.job_title = record, self.tenant.canary
             path, body = _path("contact", "Update"), request.SerializeToString()
-        try:
-            await self.tenant.client.grpc(path, body, READ_S)
-        except Refused as error:
+
+        def refused(error: Refused) -> None:
             if error.code == "NOT_FOUND":
                 self.history.ok(op)
             else:
                 self.history.fail(op, str(error))
-        except Unknown as error:
-            self.history.info(op, str(error)[:160])
-        except Leak as error:
-            self.history.ok(op, leak=str(error))
-        else:
+
+        with self._noted(op, refused):
+            await self.tenant.client.grpc(path, body, READ_S)
             self.history.ok(op, leak=f"{path} answered for another tenant's record")
 
 

@@ -3,7 +3,7 @@
 Each index ends in the id, so that a page is a piece of it. The shorter ones they begin with are no longer needed.
 """
 
-from alembic import op
+from chassis.migrate import replace_indexes
 
 revision = "0002"
 down_revision = "0001"
@@ -24,8 +24,4 @@ _NO_LONGER_NEEDED = (
 
 
 def upgrade() -> None:
-    for table, columns in _NEW:
-        names = ["tenant_id", *columns, "id"]
-        op.create_index(op.f(f"{table}_{'_'.join(names)}_ix"), table, names)
-    for table, columns in _NO_LONGER_NEEDED:
-        op.drop_index(op.f(f"{table}_tenant_id_{'_'.join(columns)}_ix"), table)
+    replace_indexes(_NEW, _NO_LONGER_NEEDED)
