@@ -35,6 +35,9 @@ class Settings(BaseSettings):
     trust_file: Path = Field(description="JSON file: each kind's public key and whom it may call.")
     token_key_file: Path = Field(description="File with 64 hexadecimal digits; signs page tokens, seals replay ids.")
     bootstrap_api_key_file: Path | None = Field(None, description="The demo tenant's API key; laptop only.")
+    trusted_hosts: str = Field(
+        "", description="Names, with commas, that outbound calls may find on loopback; laptop only."
+    )
     roles: str = Field("serve,relay,consume,timers", description="What this process does.")
     log_level: str = "INFO"
     drain_s: float = Field(2.0, ge=0, description="Seconds from readiness turning red to the stop.")
