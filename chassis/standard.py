@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, Final
@@ -18,6 +19,7 @@ from chassis.errors import Failure, Invalid, Precondition, Reason, invalid
 from chassis.listing import Listing, joined, named, statement_of
 from chassis.query import page_of, parse_order
 from chassis.resource import Record, Resource
+from chassis.revert import revert
 from chassis.rows import moment, timestamp
 from chassis.tokens import Sealer
 from chassis.upsert import Upsert
@@ -51,6 +53,7 @@ class Standard:
             f"Delete{name}": self.delete,
             f"Undelete{name}": self.undelete,
             f"List{name}Revisions": self.list_revisions,
+            f"Revert{name}": functools.partial(revert, self.resource),
         }
         if method in plain:
             return plain[method]

@@ -149,13 +149,14 @@ class Work(View):
     ) -> M:  # fmt: skip
         """Writes ``record.after`` as the record's next revision; the answer is the record as it will be.
 
-        An ``updated`` that changes nothing writes nothing. A record may be updated several times in one unit of work.
+        An ``updated`` or ``reverted`` that changes nothing writes nothing. A record may be updated several times in one
+        unit of work.
         """
         resource, after = record.resource, record.after
         resource.normalize(after)
         if resource.prepare is not None:
             await resource.prepare(self, after, record.before)
-        if verb == "updated" and after == record.before:
+        if verb in ("updated", "reverted") and after == record.before:
             return record.before
         check_required(after)
         _check_custom(after)

@@ -46,6 +46,8 @@ def _keep_place(work: Work, deal: pb.Deal, before: pb.Deal) -> None:
     if work.method is not None and work.method.name == "BatchUpsertDeals" and deal.stage_id in been:
         # What said where the deal begins may be said again when it has gone on from there.
         deal.stage_id = deal.stage_history[-1].stage_id
+    if work.method is not None and work.method.name == "RevertDeal":
+        deal.stage_id = before.stage_id
     if deal.pipeline_id != before.pipeline_id:
         raise invalid("pipeline_id", "it is set when a deal is made", Reason.REASON_STAGE_INVALID)
     if deal.stage_id != deal.stage_history[-1].stage_id:

@@ -59,15 +59,19 @@ async def prepare(work: Work, pipeline: pb.Pipeline, before: pb.Pipeline | None)
 
     Raises Invalid for stages that make no pipeline, Precondition (IN_USE) where deals stand in what would go.
     """
-    _complete_stages(pipeline, before, work.tenant)
+    reverts = work.method is not None and work.method.name == "RevertPipeline"
+    _complete_stages(pipeline, before, work.tenant, returning=reverts)
     _check_stages(pipeline)
     if before is not None:
         await _check_unused(work, pipeline, before)
     await _keep_one_default(work, pipeline, before)
 
 
-def _complete_stages(pipeline: pb.Pipeline, before: pb.Pipeline | None, tenant: UUID) -> None:
-    """Gives each new stage an id; one that comes without is the stage of that name where there is one."""
+def _complete_stages(pipeline: pb.Pipeline, before: pb.Pipeline | None, tenant: UUID, *, returning: bool) -> None:
+    """Gives each new stage an id; one that comes without is the stage of that name where there is one.
+
+    A stage of its own past may come back where ``returning``.
+    """
     known = before or first_pipeline(tenant)
     if known.id != pipeline.id:
         known = pb.Pipeline()
@@ -77,7 +81,7 @@ def _complete_stages(pipeline: pb.Pipeline, before: pb.Pipeline | None, tenant: 
     for index, stage in enumerate(pipeline.stages):
         if not stage.id:
             stage.id = by_name.pop(stage.display_name, "") or ids.new("stage")
-        elif stage.id not in known_ids:
+        elif stage.id not in known_ids and not returning:
             message = "the pipeline has no such stage; a new one comes without an id"
             raise invalid(f"stages[{index}].id", message, Reason.REASON_STAGE_INVALID)
         if not stage.HasField("default_probability") and stage.kind in _CERTAIN:

@@ -135,6 +135,7 @@ def request(world: World, method: Method) -> Request:
         f"Delete{name}": lambda: {"id": world.make(prefix)["id"]},
         f"Undelete{name}": lambda: {"id": _deleted(world, kind)},
         f"List{name}Revisions": lambda: {"id": world.id(prefix)},
+        f"Revert{name}": lambda: {"id": _changed(world, kind), "revision": 1},
     }
     if method.name in standard:
         return standard[method.name]()
@@ -163,11 +164,26 @@ def _deleted(world: World, kind: ResourceType) -> str:
     return record
 
 
+def _changed(world: World, kind: ResourceType) -> str:
+    record: str = world.make(kind.prefix)["id"]
+    change = {TEXT_FIELD.get(kind.prefix, "display_name"): world.text()}
+    answer = world.client.http.patch(f"/v1/{kind.plural}/{record}", json=change)
+    assert answer.is_success, answer.text
+    return record
+
+
 def _after(world: World, prefix: str, verb: str) -> str:
     kind = load().resources[prefix]
     record: str = world.make(prefix)["id"]
     world.client.post(f"/v1/{kind.plural}/{record}:{verb}", {})
     return record
+
+
+def _renamed_tenant(world: World) -> Request:
+    tenant = world.client.get("/v1/tenants")["tenants"][0]["id"]
+    answer = world.client.http.patch(f"/v1/tenants/{tenant}", json={"display_name": world.text()})
+    assert answer.is_success, answer.text
+    return {"id": tenant, "revision": 1}
 
 
 SPECIAL: dict[str, Callable[[World], Request]] = {
@@ -177,6 +193,8 @@ SPECIAL: dict[str, Callable[[World], Request]] = {
     "UpdateTenant": lambda w: {
         "tenant": {"id": w.client.get("/v1/tenants")["tenants"][0]["id"], "display_name": w.text()}
     },
+    "ListTenantRevisions": lambda w: {"id": w.client.get("/v1/tenants")["tenants"][0]["id"]},
+    "RevertTenant": _renamed_tenant,
     "CreateToken": lambda w: {"audience": "sales"},
     "ConvertLead": lambda w: {
         "id": w.make("lead")["id"],
