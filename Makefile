@@ -45,7 +45,7 @@ lock: .venv  ## resolve requirements/*.in again (UPGRADE=1 for the newest versio
 
 # ---- the platform on this machine -----------------------------------------------------------------
 
-.PHONY: up down reset logs status rebuild demo
+.PHONY: up down reset logs status rebuild rotate-keys demo
 up: .venv gen  ## start the whole platform here (DETACH=1 in the background, REPLICAS=2 two of each)
 	@$(PY) -m deploy.local up $(if $(DETACH),--detach) $(if $(REPLICAS),--replicas $(REPLICAS))
 
@@ -63,6 +63,9 @@ status: .venv  ## show what runs
 
 rebuild: .venv gen  ## make a projection again from the ledgers (PROJECTION=timeline)
 	@$(PY) -m deploy.local rebuild $(or $(PROJECTION),timeline)
+
+rotate-keys: .venv  ## give the running processes new signing keys (KINDS='gateway sales'); takes over a minute
+	@$(PY) -m deploy.local rotate-keys $(KINDS)
 
 demo: .venv gen  ## load an invented company's year through the API
 	@$(PY) -m deploy.demo $(ARGS)

@@ -7,6 +7,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 import grpc
@@ -134,7 +135,7 @@ def _on_behalf(call: context.Call | None, kind: str) -> Caller:
     who, act = call.caller, "" if kind == "gateway" else kind
     if who.issuer == kind and who.act == act:
         return who
-    return Caller(who.tenant, who.principal, who.scopes, issuer=kind, act=act)
+    return replace(who, issuer=kind, act=act)
 
 
 def _may_repeat(path: str, request: bytes) -> bool:

@@ -16,7 +16,8 @@ class Caller:
     """Who a call is made for.
 
     ``principal`` is a user's or API key's id or ``service:<name>``; ``issuer`` is the kind of process that vouches
-    for it; ``act`` is the service that calls on the principal's behalf, empty for a direct call.
+    for it; ``act`` is the service that calls on the principal's behalf, empty for a direct call. ``credential`` is
+    the id of what the principal came in with, where that can be revoked by itself.
     """
 
     tenant: UUID
@@ -24,6 +25,7 @@ class Caller:
     scopes: frozenset[str]
     issuer: str = ""
     act: str = ""
+    credential: str = ""
 
     def may(self, permission: str) -> bool:
         """Whether a scope grants ``permission``: itself, ``deals.*``, or ``*`` (which leaves out ``platform.…``)."""

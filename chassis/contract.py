@@ -146,6 +146,14 @@ class Contract:
         return sorted({event_type(method, emitted) for method in self.methods.values() for emitted in method.emits})
 
     @cached_property
+    def revoking_types(self) -> list[str]:
+        """The types of events that end what was given to their record: tokens that name it hold no longer."""
+        marked = [
+            method for method in self.methods.values() if method.descriptor.GetOptions().Extensions[options_pb2.revokes]
+        ]
+        return sorted({event_type(method, emitted) for method in marked for emitted in method.emits})
+
+    @cached_property
     def _comments(self) -> dict[str, str]:
         found: dict[str, str] = {}
         for file in self.files.file:

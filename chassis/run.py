@@ -199,14 +199,14 @@ def main(application: Application, arguments: Sequence[str] | None = None) -> No
 
 def platform_of(application: Application, settings: Settings) -> Platform:
     """What the services of a process stand on, from its settings."""
-    trust = settings.trust_file.read_text()
-    signer = Signer(application.name, settings.signing_key_file.read_text())
+    signer = Signer(application.name, settings.signing_key_file)
     return Platform(
         kind=application.name,
         settings=settings,
         db=Database(settings, application.schema),
         channels=Channels(settings, signer),
-        verifier=Verifier(application.name, trust),
+        signer=signer,
+        verifier=Verifier(application.name, settings.trust_file),
         sealer=Sealer(settings.token_key_file.read_text()),
     )
 
@@ -267,6 +267,8 @@ class _Background:
                 on_commit=platform.wake,
             )
             self._add("consumer", self._consumer.run())
+        if "serve" in roles:
+            self._add("revoked", events.Revoked(platform.settings.nats_url.get_secret_value(), platform.revoke).run())
         if "timers" in roles:
             for timer in (sweep_idempotency, *application.timers):
                 self._add(getattr(timer, "__name__", "timer"), _kept_up(timer, platform))

@@ -40,7 +40,7 @@ from chassis.gate import Gate
 from chassis.resource import Record, Resource
 from chassis.settings import Settings
 from chassis.standard import Standard
-from chassis.tokens import Sealer, Verifier
+from chassis.tokens import Sealer, Signer, Verifier
 from chassis.work import View, Work
 
 log = telemetry.logger()
@@ -66,10 +66,16 @@ class Platform:
     settings: Settings
     db: Database
     channels: Channels
+    signer: Signer
     verifier: Verifier
     sealer: Sealer
     # Called after each commit that appended to the ledger.
     wake: Callable[[], None] = lambda: None
+
+    def revoke(self, who: str, at: float) -> None:
+        """Ends what was given to a principal or credential before ``at``, a Unix time in seconds."""
+        self.verifier.revoke(who, at)
+        self.signer.forget(who)
 
 
 class Service:

@@ -6,9 +6,12 @@ import base64
 import hashlib
 import hmac
 import json
+import logging
 import math
 import os
 import time
+from pathlib import Path
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from cryptography.exceptions import InvalidTag
@@ -22,22 +25,67 @@ from chassis.errors import Denied, Reason, Unauthenticated
 
 # RFC 9864 retires the name "EdDSA" for this one, which says the curve.
 ALGORITHM = "Ed25519"
+# What a token between processes says of itself, so that no other kind of token passes for one.
+TYPE = "rapport+jwt"
 LIFE_S = 60
 # A token is renewed while it still has this long to live, so that it does not end under way.
 MARGIN_S = 20
+# How old a gateway's knowledge of a credential may be. What it signed so long after a revocation is revoked too.
+FRESH_S = 1.0
 _CACHE_LIMIT = 10_000
+_LOOK_S = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class KeyFile:
+    """A file with keys, which another program may replace while this process runs."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen = self._stamp()
+        self._look_at = time.monotonic() + _LOOK_S
+        self.text = path.read_text()
+
+    def changed(self, *, now: bool = False) -> bool:
+        """Whether ``text`` is another than before. Looks at most once a second, and at once where ``now``."""
+        clock = time.monotonic()
+        if clock < self._look_at and not now:
+            return False
+        self._look_at = clock + _LOOK_S
+        try:
+            stamp = self._stamp()
+            if stamp == self._seen:
+                return False
+            text = self._path.read_text()
+        except OSError as error:
+            log.warning("the key file %s cannot be read", self._path.name, exc_info=error)
+            return False
+        self._seen, before, self.text = stamp, self.text, text
+        return text != before
+
+    def _stamp(self) -> tuple[int, int, int]:
+        found = self._path.stat()
+        return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 class Signer:
-    """Makes the tokens with which a kind of process calls the others."""
+    """Makes the tokens with which a kind of process calls the others. A key file that is replaced is read again."""
 
-    def __init__(self, kind: str, private_key_pem: str) -> None:
+    def __init__(self, kind: str, key_file: Path) -> None:
         self.kind = kind
-        self._key = OKPKey.import_key(private_key_pem)
+        self._file = KeyFile(key_file)
         self._cache: dict[tuple[str, Caller], tuple[str, float]] = {}
+        self._take(self._file.text)
+
+    def _take(self, pem: str) -> None:
+        self._key = OKPKey.import_key(pem)
+        self._kid = self._key.thumbprint()
+        self._cache.clear()
 
     def token(self, audience: str, caller: Caller) -> str:
         """A token that lets ``caller`` be served by the kind ``audience`` for at most 60 seconds."""
+        self._renew()
         cached = self._cache.get((audience, caller))
         now = time.time()
         if cached and cached[1] - MARGIN_S > now:
@@ -50,56 +98,132 @@ class Signer:
 
     def mint(self, audience: str, caller: Caller) -> tuple[str, float]:
         """A fresh token and when it ends, as a Unix time in seconds."""
-        expiry = time.time() + LIFE_S
+        now = time.time()
         claims = {
             "iss": self.kind,
             "aud": audience,
             "sub": caller.principal,
             "tenant": str(caller.tenant),
             "scopes": sorted(caller.scopes),
-            "exp": int(expiry),
+            "iat": round(now, 3),
+            "exp": int(now + LIFE_S),
         }
+        if caller.credential:
+            claims["cred"] = caller.credential
         if caller.act:
             claims["act"] = caller.act
-        return jwt.encode({"alg": ALGORITHM, "kid": self.kind}, claims, self._key, algorithms=[ALGORITHM]), expiry
+        return self.sign(claims, TYPE), now + LIFE_S
+
+    def sign(self, claims: dict[str, Any], type: str) -> str:
+        """A token of another kind, with these claims and this ``typ``."""
+        self._renew()
+        return jwt.encode({"alg": ALGORITHM, "kid": self._kid, "typ": type}, claims, self._key, algorithms=[ALGORITHM])
+
+    def forget(self, who: str) -> None:
+        """Makes no further use of tokens made for a principal or credential; the next one is fresh."""
+        self._cache = {key: kept for key, kept in self._cache.items() if who not in names_of(key[1])}
+
+    def _renew(self) -> None:
+        if self._file.changed():
+            try:
+                self._take(self._file.text)
+            except (JoseError, ValueError) as error:
+                log.error("the new signing key cannot be used", exc_info=error)
+
+
+class _Verified(NamedTuple):
+    caller: Caller
+    issued: float
+    expiry: float
 
 
 class Verifier:
-    """Checks the tokens that come in: signature, audience, expiry, and whether their maker may call here."""
+    """Checks the tokens that come in: signature, audience, expiry, revocation, and whether their maker may call here.
 
-    def __init__(self, kind: str, trust: str) -> None:
+    The trust file holds for each kind of process ``public_keys``, a list of PEM texts, any of which may have signed,
+    and ``may_call``. One that is replaced is read again.
+    """
+
+    def __init__(self, kind: str, trust_file: Path) -> None:
         self.kind = kind
-        self._keys: dict[str, OKPKey] = {}
-        self._may_call: dict[str, frozenset[str]] = {}
+        self._file = KeyFile(trust_file)
+        self._cache: dict[str, _Verified] = {}
+        self._revoked: dict[str, float] = {}
+        self._take(self._file.text)
+
+    def _take(self, trust: str) -> None:
+        keys: dict[str, tuple[str, OKPKey]] = {}
+        may_call: dict[str, frozenset[str]] = {}
         for caller, entry in json.loads(trust).items():
-            self._keys[caller] = OKPKey.import_key(entry["public_key"])
-            self._may_call[caller] = frozenset(entry["may_call"])
-        self._cache: dict[str, tuple[Caller, float]] = {}
+            for pem in entry["public_keys"]:
+                key = OKPKey.import_key(pem)
+                keys[key.thumbprint()] = (caller, key)
+            may_call[caller] = frozenset(entry["may_call"])
+        self._keys, self._may_call = keys, may_call
+        self._cache.clear()
+
+    def _renew(self, *, now: bool = False) -> None:
+        if self._file.changed(now=now):
+            try:
+                self._take(self._file.text)
+            except (JoseError, ValueError, KeyError, TypeError, AttributeError) as error:
+                log.error("the new trust file cannot be used", exc_info=error)
 
     def verify(self, authorization: str) -> Caller:
         """The caller that the value of ``authorization`` vouches for.
 
-        Raises Unauthenticated where it is missing, forged, expired or for another service, Denied where its maker
-        may not call this kind.
+        Raises Unauthenticated where it is missing, forged, expired, revoked or for another service, Denied where its
+        maker may not call this kind.
         """
-        cached = self._cache.get(authorization)
-        if cached and cached[1] > time.time():
-            return cached[0]
-        caller, expiry = self._check(authorization)
-        if len(self._cache) >= _CACHE_LIMIT:
-            self._cache.clear()
-        self._cache[authorization] = (caller, expiry)
-        return caller
+        self._renew()
+        found = self._cache.get(authorization)
+        if found is None or found.expiry <= time.time():
+            found = self._check(authorization)
+            if len(self._cache) >= _CACHE_LIMIT:
+                self._cache.clear()
+            self._cache[authorization] = found
+        if self._revoked and self._is_revoked(found):
+            raise _unauthenticated("the credential behind the token is revoked")
+        return found.caller
 
-    def _check(self, authorization: str) -> tuple[Caller, float]:
+    def revoke(self, who: str, at: float) -> None:
+        """Refuses what was issued to a principal or credential before ``at``, a Unix time in seconds.
+
+        It is kept as long as such a token may live.
+        """
+        now = time.time()
+        kept = {each: moment for each, moment in self._revoked.items() if moment + 2 * LIFE_S > now}
+        kept[who] = max(at, kept.get(who, 0.0))
+        self._revoked = kept
+
+    def _is_revoked(self, found: _Verified) -> bool:
+        return any(found.issued <= self._revoked.get(who, 0.0) + FRESH_S for who in names_of(found.caller))
+
+    def key(self, kid: str) -> tuple[str, OKPKey] | None:
+        """The kind whose key this is, and the key."""
+        if kid not in self._keys:
+            self._renew(now=True)
+        return self._keys.get(kid)
+
+    def keys_of(self, kind: str) -> list[OKPKey]:
+        """The public keys of a kind."""
+        self._renew()
+        return [key for owner, key in self._keys.values() if owner == kind]
+
+    def _check(self, authorization: str) -> _Verified:
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise _unauthenticated("a call needs the metadata 'authorization: Bearer <token>'")
         try:
-            kid = json.loads(base64.urlsafe_b64decode(token.split(".")[0] + "=="))["kid"]
-            key = self._keys[kid]
+            header = json.loads(base64.urlsafe_b64decode(token.split(".")[0] + "=="))
+            if header["typ"] != TYPE:
+                raise ValueError("another kind of token")
+            owner, key = self.key(header["kid"]) or ("", None)
+            if key is None:
+                raise ValueError("nobody's key")
             claims = jwt.decode(token, key, algorithms=[ALGORITHM]).claims
             expiry = _moment(claims["exp"])
+            issued = _moment(claims["iat"])
             begin = _moment(claims.get("nbf", 0))
             if not isinstance(claims["scopes"], list):
                 raise TypeError("scopes are a list")
@@ -109,16 +233,22 @@ class Verifier:
                 scopes=frozenset(map(str, claims["scopes"])),
                 issuer=str(claims["iss"]),
                 act=str(claims.get("act", "")),
+                credential=str(claims.get("cred", "")),
             )
         except (JoseError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise _unauthenticated("the token is not valid") from error
-        if caller.issuer != kid or claims.get("aud") != self.kind:
+        if caller.issuer != owner or claims.get("aud") != self.kind:
             raise _unauthenticated("the token is for another service")
         if not begin <= time.time() < expiry:
             raise _unauthenticated("the token has expired, or is not valid yet")
         if self.kind not in self._may_call.get(caller.issuer, frozenset()):
             raise Denied(Reason.REASON_PERMISSION_DENIED, f"{caller.issuer} may not call {self.kind}")
-        return caller, expiry
+        return _Verified(caller, issued, expiry)
+
+
+def names_of(caller: Caller) -> tuple[str, str]:
+    """By what a caller's tokens can be revoked: whom they are for, and the credential they were given for."""
+    return caller.principal, caller.credential
 
 
 def _moment(value: object) -> float:

@@ -5,6 +5,7 @@ from chassis.events.consume import Consumer
 from chassis.events.envelope import Arrival
 from chassis.events.reactions import Effect, Reaction, on, reactions_of
 from chassis.events.relay import Relay, republish
+from chassis.events.revoked import Revoked
 from chassis.events.tail import Tail
 from chassis.events.topology import apply_topology
 
@@ -15,6 +16,7 @@ __all__ = [
     "Effect",
     "Reaction",
     "Relay",
+    "Revoked",
     "Tail",
     "apply_topology",
     "on",

@@ -8,15 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from deploy.local import children, control
-from deploy.local.parts import CHECKOUT, Asked, Plan
+from deploy.local import children, control, keys
+from deploy.local.parts import CHECKOUT, KINDS, Asked, Plan
 from deploy.local.state import State
 from deploy.local.supervisor import Supervisor
 
 READY_FD = "RAPPORT_READY_FD"
+# A process looks at its key files every second; a token lives for one minute.
+KEY_SETTLE_S = 3.0
+KEY_LIFE_S = 70.0
 
 
 def main(plan: Callable[[State, Asked], Plan] = Plan, module: str = "deploy.local") -> int:
@@ -59,6 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("release", help="start what is held, and wait until all is ready")
     rebuild = commands.add_parser("rebuild", help="make a projection again from the ledgers")
     rebuild.add_argument("projection", choices=sorted(control.PROJECTIONS))
+    rotate = commands.add_parser("rotate-keys", help="give running processes new signing keys; takes over a minute")
+    rotate.add_argument("kind", nargs="*", help="which kinds of process; all where left out")
     commands.add_parser("wipe-nats", help="delete NATS's store and start it again")
     return parser
 
@@ -68,6 +73,8 @@ def _command(arguments: argparse.Namespace, state: State) -> int:
         return _logs(state, arguments.part, follow=not arguments.no_follow)
     if arguments.command == "rebuild":
         return control.rebuild(state, arguments.projection)
+    if arguments.command == "rotate-keys":
+        return _rotate_keys(state, arguments.kind or KINDS)
     if arguments.command in PART_COMMANDS:
         signal_name = arguments.signal.upper().removeprefix("SIG")
         PART_COMMANDS[arguments.command](state, arguments.part, signal.Signals[f"SIG{signal_name}"])
@@ -83,6 +90,15 @@ def _down(state: State) -> None:
 def _reset(state: State) -> None:
     control.reset(state)
     print(f"{_short(state.root)} is deleted")
+
+
+def _rotate_keys(state: State, kinds: Sequence[str]) -> int:
+    if unknown := set(kinds) - set(KINDS):
+        raise control.NotRunning(f"no such kind: {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
+    print(f"new signing keys for {', '.join(kinds)}; the old ones stay trusted for {KEY_LIFE_S:.0f} s", flush=True)
+    keys.rotate(state, kinds, settle_s=KEY_SETTLE_S, life_s=KEY_LIFE_S)
+    print("done: only the new keys are trusted")
+    return 0
 
 
 def _status(state: State) -> None:

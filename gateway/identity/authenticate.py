@@ -16,12 +16,11 @@ from chassis.context import Caller
 from chassis.db import Database
 from chassis.errors import Failure, Reason, Unauthenticated
 from chassis.rows import moment, timestamp
+from chassis.tokens import FRESH_S
 from gateway.identity import keys
 from gateway.identity.api_keys import RESOURCE
 from gateway.identity.tables import api_keys, credentials
 
-# A revoked key works nowhere after this long.
-FRESH_S = 1.0
 _CACHE_LIMIT = 10_000
 _USE_STEP = timedelta(minutes=1)
 # A tenant to stand in while looking for the true one: no rows are there.
@@ -106,8 +105,9 @@ class Authenticator:
             raise _refused("the API key has expired")
         if row.last_use_time is None or now - row.last_use_time >= _USE_STEP:
             await self._note_use(tenant, key_id, now)
-        principal = ids.encode("user", row.user_id) if row.user_id else ids.encode("api_key", key_id)
-        return Caller(tenant, principal, frozenset(row.scopes), issuer="gateway")
+        credential = ids.encode("api_key", key_id)
+        principal = ids.encode("user", row.user_id) if row.user_id else credential
+        return Caller(tenant, principal, frozenset(row.scopes), issuer="gateway", credential=credential)
 
     async def _note_use(self, tenant: UUID, key_id: UUID, now: datetime) -> None:
         try:

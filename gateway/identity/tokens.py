@@ -5,21 +5,16 @@ from __future__ import annotations
 from crm.gateway.v1 import token_pb2 as pb
 
 from chassis import context
-from chassis.service import Platform, Service
-from chassis.tokens import Signer
+from chassis.service import Service
 from chassis.work import View
 
 
 class Tokens(Service, serves="crm.gateway.v1.TokenService"):
     """Makes the same short-lived tokens that the gateway calls services with."""
 
-    def __init__(self, platform: Platform) -> None:
-        super().__init__(platform)
-        self._signer = Signer(platform.kind, platform.settings.signing_key_file.read_text())
-
     async def CreateToken(self, request: pb.CreateTokenRequest, _view: View) -> pb.CreateTokenResponse:
         """A token for the caller itself, with its own permissions and no more."""
-        token, expiry = self._signer.mint(request.audience, context.current().caller)
+        token, expiry = self.platform.signer.mint(request.audience, context.current().caller)
         answer = pb.CreateTokenResponse(token=token)
         answer.expire_time.FromSeconds(int(expiry))
         return answer

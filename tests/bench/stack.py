@@ -33,7 +33,7 @@ class Stack:
     _signer: Signer = field(init=False)
 
     def __post_init__(self) -> None:
-        self._signer = Signer("gateway", self.state.key("gateway.pem").read_text())
+        self._signer = Signer("gateway", self.state.key("gateway.pem"))
 
     @property
     def running(self) -> Running:

@@ -121,7 +121,7 @@ def test_no_bytes_between_services_look_like_a_fault_of_ours(
     platform: Running, scale: Callable[[int, int], int], time_left: Callable[[], bool], seed: int, report: Report
 ) -> None:
     """What only services call, called as one of them."""
-    signer = Signer("activities", platform.state.key("activities.pem").read_text())
+    signer = Signer("activities", platform.state.key("activities.pem"))
     caller = Caller(UUID(int=seed), "service:activities", frozenset({"internal.*"}), issuer="activities")
     methods = [each for each in load().methods.values() if each.internal]
     dice, seen = random.Random(seed), Seen()

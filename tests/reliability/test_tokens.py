@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from joserfc.jwk import OKPKey
 
 from chassis.contract import load
+from chassis.tokens import TYPE
 from tests.reliability.conftest import Report
 from tests.running import Running
 
@@ -41,10 +42,10 @@ class Forge:
     def __init__(self, pem: str, public: str, others: str, audience: str, tenant: UUID) -> None:
         self.key, self.other = OKPKey.import_key(pem), OKPKey.import_key(others)
         self.public = public
-        self.header = {"alg": "Ed25519", "kid": "gateway"}
+        self.header = {"alg": "Ed25519", "kid": self.key.thumbprint(), "typ": TYPE}
         self.claims: dict[str, Any] = {
             "iss": "gateway", "aud": audience, "sub": "user_x", "tenant": str(tenant), "scopes": ["*"],
-            "exp": int(time.time()) + 60,
+            "iat": int(time.time()), "exp": int(time.time()) + 60,
         }  # fmt: skip
 
     def token(self, header: dict[str, Any] | None = None, raw: bytes = b"", key: Any = None, **claims: Any) -> str:
@@ -70,7 +71,9 @@ class Forge:
         signed = f"{text(self.header | {'alg': 'HS256'})}.{text(self.claims)}"
         digest = hmac.digest(self.public.encode(), signed.encode(), "sha256")
         yield "HS256 with the public key", f"{signed}.{text(digest)}"
-        for kid in (None, "nobody", "", "../gateway", "gateway' OR '1'='1", ["gateway"], {"a": 1}, 7):
+        for typ in (None, "JWT", "at+jwt", "", ["rapport+jwt"]):
+            yield f"typ {typ}", self.token({"typ": typ})
+        for kid in (None, "gateway", "nobody", "", "../gateway", "gateway' OR '1'='1", ["gateway"], {"a": 1}, 7):
             yield f"kid {kid}", self.token({"kid": kid})
         own = OKPKey.generate_key("Ed25519")
         yield "its own key in jwk", self.token({"jwk": own.as_dict(private=False)}, key=own)
@@ -92,6 +95,9 @@ class Forge:
         said = json.dumps(self.claims)
         for endless in ("1e400", "NaN", "Infinity", "-Infinity"):
             yield f"exp {endless}", self.token(raw=said.replace(str(self.claims["exp"]), endless).encode())
+        moments: tuple[Any, ...] = (None, "now", "", [], True)
+        for iat in moments:
+            yield f"iat {iat}", self.token(iat=iat)
         yield "not yet", self.token(nbf=_FUTURE)
         for tenant in (None, "", "x", 7, ["x"], "0" * 31):
             yield f"tenant {tenant}", self.token(tenant=tenant)
@@ -108,7 +114,7 @@ class Forge:
         yield "other claims", f"{head}.{text(self.claims | {'tenant': str(uuid4())})}.{signature}"
         yield "another's key", self.token(key=self.other)
         yield "a stranger's key", self.token(key=OKPKey.generate_key("Ed25519"))
-        yield "may not call", self.token({"kid": "contacts"}, iss="contacts", key=self.other)
+        yield "may not call", self.token({"kid": self.other.thumbprint()}, iss="contacts", key=self.other)
 
     def _shapes(self) -> Iterator[tuple[str, str]]:
         good = self.token()
@@ -147,7 +153,7 @@ def test_no_bad_token_opens_a_door(platform: Running, scale: Callable[[int, int]
         pem, others = (state.key(f"{name}.pem").read_text() for name in ("gateway", "contacts"))
         if home == "contacts":
             others = state.key("marketing.pem").read_text()
-        forge = Forge(pem, trust["gateway"]["public_key"], others, home, platform.operator().tenant)
+        forge = Forge(pem, trust["gateway"]["public_keys"][0], others, home, platform.operator().tenant)
         path = next(each.path for each in load().methods.values() if each.home == home and each.name.startswith("List"))
         address = platform.env[f"RAPPORT_{home.upper()}_ADDRESS"].split(",")[0]
         assert outcome(address, path, f"Bearer {forge.token()}") is not grpc.StatusCode.UNAUTHENTICATED

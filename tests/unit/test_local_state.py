@@ -67,7 +67,7 @@ def test_keys_are_made_once(state: State) -> None:
     assert {path.name: path.read_text() for path in state.root.glob("keys/*")} == before
     trust = json.loads(state.key("trust.json").read_text())
     assert trust["sales"]["may_call"] == ["contacts"]
-    assert "BEGIN PUBLIC KEY" in trust["sales"]["public_key"]
+    assert "BEGIN PUBLIC KEY" in trust["sales"]["public_keys"][0]
     assert len(bytes.fromhex(state.key("token.key").read_text())) == 32
 
 

@@ -85,7 +85,7 @@ def make_keys(directory: Path) -> None:
         encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
         (directory / f"{kind}.pem").write_bytes(key.private_bytes(encoding, form, serialization.NoEncryption()))
         public = key.public_key().public_bytes(encoding, serialization.PublicFormat.SubjectPublicKeyInfo)
-        trust[kind] = {"public_key": public.decode(), "may_call": may_call}
+        trust[kind] = {"public_keys": [public.decode()], "may_call": may_call}
     (directory / "trust.json").write_text(json.dumps(trust))
     (directory / "token.key").write_text("5a" * 32)
 
