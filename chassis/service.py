@@ -342,8 +342,11 @@ def idempotency_key(request: Any, method: contract.Method, call: Call) -> Idempo
 
 
 def generated(full_name: str) -> Any:
-    """The generated class of a message, as handlers know it."""
-    return message_factory.GetMessageClass(descriptor_pool.Default().FindMessageTypeByName(full_name))
+    """The class of a message as handlers know it: the generated one, or the contract's where none was imported."""
+    try:
+        return message_factory.GetMessageClass(descriptor_pool.Default().FindMessageTypeByName(full_name))
+    except KeyError:
+        return contract.load().message(full_name)
 
 
 def _parse(kind: type[Message], request: bytes) -> Message:

@@ -12,7 +12,7 @@ import cyclopts
 from cyclopts import App, Parameter
 from rich.markup import escape
 
-from cli import events, records, reports, timeline, traces
+from cli import events, overview, records, reports, timeline, traces
 from cli.client import Client
 from cli.importing.options import DealOptions, Options
 from cli.problems import Problem, UsageProblem
@@ -88,6 +88,19 @@ def get(record_id: Id, /, *, as_of: str = "", json: Json = False) -> None:
     """
     with Client(load()) as client:
         records.get(client, record_id, as_of, json)
+
+
+@app.command(name="overview")
+def show_overview(record_id: Id, /, *, as_of: str = "", json: Json = False) -> None:
+    """Show a contact or company with all that belongs to it.
+
+    Parameters
+    ----------
+    as_of
+        Show it as it was known at this time, such as 2026-01-31T12:00:00Z.
+    """
+    with Client(load()) as client:
+        overview.show(client, record_id, as_of, json)
 
 
 @app.command(name="list")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from cli.client import Client, Json
 from cli.names import Names
@@ -31,7 +32,13 @@ def show(
     if not entries:
         stdout.print("nothing has happened yet" if not kinds else f"no {', '.join(kinds)} entries")
         return
-    names = Names(client)
+    print_table(as_table(entries, Names(client), changes=changes))
+    if limit is not None and len(entries) == limit:
+        stdout.print(f"the first {limit:,}; --limit shows more")
+
+
+def as_table(entries: Sequence[Json], names: Names, *, changes: bool = False) -> Any:
+    """Entries of a timeline as a table, where wanted with the fields that changed."""
     names.read(entry.get("actor", "") for entry in entries)
     made = table("when (UTC)", "what", "record", "by", "trace")
     for entry in entries:
@@ -45,9 +52,7 @@ def show(
         for change in entry.get("changes", []) if changes else ():
             if change.get("field") not in _UNREMARKABLE:
                 made.add_row("", "", f"  {said(change)}")
-    print_table(made)
-    if limit is not None and len(entries) == limit:
-        stdout.print(f"the first {limit:,}; --limit shows more")
+    return made
 
 
 def said(change: Json) -> str:

@@ -11,12 +11,13 @@ from gateway.identity.tables import schema
 from gateway.identity.tenants import Tenants
 from gateway.identity.tokens import Tokens
 from gateway.identity.users import Users
+from gateway.overview import Overviews
 from gateway.serving import serve
 
 APPLICATION = Application(
     name="gateway",
     schema=schema,
-    services=[Tenants, Users, ApiKeys, Tokens, Events],
+    services=[Tenants, Users, ApiKeys, Tokens, Events, Overviews],
     migrations=Path(__file__).parent / "migrations",
     serve=serve,
 )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chassis.contract import Method, ResourceType, load
-from tests.running import Client
+from tests.running import Client, until
 
 Request = dict[str, Any]
 _COUNT = itertools.count(1)
@@ -179,6 +179,12 @@ def _after(world: World, prefix: str, verb: str) -> str:
     return record
 
 
+def _on_its_timeline(world: World, prefix: str) -> str:
+    record: str = world.make(prefix)["id"]
+    until(lambda: world.client.get(f"/v1/timeline/{record}")["entries"], "its creation shows on its timeline")
+    return record
+
+
 def _renamed_tenant(world: World) -> Request:
     tenant = world.client.get("/v1/tenants")["tenants"][0]["id"]
     answer = world.client.http.patch(f"/v1/tenants/{tenant}", json={"display_name": world.text()})
@@ -211,5 +217,7 @@ SPECIAL: dict[str, Callable[[World], Request]] = {
     "CompleteMeeting": lambda w: {"id": w.make("meeting")["id"]},
     "CancelMeeting": lambda w: {"id": w.make("meeting")["id"]},
     "ListTimeline": lambda w: {"subject_id": w.id("contact"), "page_size": 3, "ascending": True},
+    "GetContactOverview": lambda w: {"id": _on_its_timeline(w, "contact")},
+    "GetCompanyOverview": lambda w: {"id": _on_its_timeline(w, "company")},
     "GetFunnelReport": lambda w: {"split_by": "FUNNEL_SPLIT_SOURCE"},
 }
