@@ -201,7 +201,7 @@ def _missing(message: Message, path: str, records: bool) -> Iterator[Violation]:
     for field, value in message.ListFields():
         if field.type != FieldDescriptor.TYPE_MESSAGE or not inner(field).full_name.startswith("crm."):
             continue
-        if not records and is_resource(inner(field)):
+        if inner(field).GetOptions().map_entry or (not records and is_resource(inner(field))):
             continue
         for index, each in enumerate(value) if is_repeated(field) else ((-1, value),):
             yield from _missing(each, _join(path, field.name) + (f"[{index}]" if index >= 0 else ""), records)

@@ -28,9 +28,12 @@ class Caller:
     credential: str = ""
 
     def may(self, permission: str) -> bool:
-        """Whether a scope grants ``permission``: itself, ``deals.*``, or ``*`` (which leaves out ``platform.…``)."""
+        """Whether a scope grants ``permission``: itself, ``deals.*``, or ``*`` (which leaves out ``platform.…``).
+
+        ``self.…`` is what concerns the caller alone, and everybody's.
+        """
         area = permission.partition(".")[0]
-        if permission in self.scopes or f"{area}.*" in self.scopes:
+        if permission in self.scopes or f"{area}.*" in self.scopes or area == "self":
             return True
         return "*" in self.scopes and area not in ("platform", "internal")
 

@@ -137,11 +137,14 @@ class Server:
     def __init__(self, platform: Platform, services: Iterable[type[Service]]) -> None:
         self.platform = platform
         self._methods: dict[str, _Bound] = {}
+        # What serves each gRPC service, by its full name.
+        self.hosted: dict[str, Service] = {}
         self._reads = Gate(platform.settings.concurrency_reads)
         self._writes = Gate(platform.settings.concurrency_writes)
         problems = contract.load().problems()
         for service in services:
-            problems += self._bind(service(platform))
+            self.hosted[service.serves] = hosted = service(platform)
+            problems += self._bind(hosted)
         served = {bound.method.service for bound in self._methods.values()}
         for name, descriptor in contract.load().services.items():
             if descriptor.file.package == f"crm.{platform.kind}.v1" and name not in served:
@@ -166,7 +169,7 @@ class Server:
                     generated(method.descriptor.input_type.full_name),
                     handler,
                     bool(getattr(handler, "own_transactions", False)),
-                    method.name.startswith("Batch"),
+                    method.name.startswith("Batch") and service.resource is not None,
                 )
         return problems
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from chassis.run import Application, main
+from gateway.batch import Batches
 from gateway.events import Events
 from gateway.identity.api_keys import ApiKeys
 from gateway.identity.tables import schema
@@ -17,7 +18,7 @@ from gateway.serving import serve
 APPLICATION = Application(
     name="gateway",
     schema=schema,
-    services=[Tenants, Users, ApiKeys, Tokens, Events, Overviews],
+    services=[Tenants, Users, ApiKeys, Tokens, Events, Overviews, Batches],
     migrations=Path(__file__).parent / "migrations",
     serve=serve,
 )

@@ -7,6 +7,7 @@ import asyncio
 from chassis.run import Process, Serving
 from gateway.admission import Admission
 from gateway.app import App
+from gateway.batch import Batches, Door
 from gateway.http import HttpDoor
 from gateway.identity.authenticate import Authenticator
 from gateway.identity.bootstrap import bootstrap
@@ -32,6 +33,9 @@ class GatewayServing(Serving):
         proxy = Proxy(server, platform.channels, subscriptions)
         readiness = Readiness(platform.db, proxy, self._feed)
         self._admission = Admission(platform.settings.concurrency_calls)
+        batches = server.hosted[Batches.serves]
+        assert isinstance(batches, Batches)
+        batches.door = Door(self._admission, codec, proxy)
         self._app = App(proxy, authenticator, codec, readiness, self._admission, platform.settings.public_url)
         self._http = HttpDoor(self._app, self._admission)
         self._grpc = GrpcDoor(proxy, authenticator, server, self._admission)

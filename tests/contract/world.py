@@ -217,6 +217,7 @@ SPECIAL: dict[str, Callable[[World], Request]] = {
     "CompleteMeeting": lambda w: {"id": w.make("meeting")["id"]},
     "CancelMeeting": lambda w: {"id": w.make("meeting")["id"]},
     "ListTimeline": lambda w: {"subject_id": w.id("contact"), "page_size": 3, "ascending": True},
+    "Batch": lambda w: {"calls": [{"method": "GET", "path": f"/v1/contacts/{w.id('contact')}"}]},
     "GetContactOverview": lambda w: {"id": _on_its_timeline(w, "contact")},
     "GetCompanyOverview": lambda w: {"id": _on_its_timeline(w, "company")},
     "GetFunnelReport": lambda w: {"split_by": "FUNNEL_SPLIT_SOURCE"},
