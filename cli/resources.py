@@ -39,6 +39,7 @@ RESOURCES = (
     Resource("campaign", "campaigns", "marketing", (*_NAMED, "status", "start_time", "end_time", "owner_id")),
     Resource("touch", "touches", "marketing", ("id", "subject_id", "channel", "source", "touch_time")),
     Resource("user", "users", "gateway", (*_NAMED, "email", "team", "title")),
+    Resource("identity_provider", "identity_providers", "gateway", (*_NAMED, "issuer", "audiences", "delete_time")),
     Resource("api_key", "api_keys", "gateway", (*_NAMED, "prefix", "scopes", "last_use_time", "delete_time")),
     Resource("tenant", "tenants", "gateway", _NAMED),
 )

@@ -8,6 +8,7 @@ from chassis.run import Application, main
 from gateway.batch import Batches
 from gateway.events import Events
 from gateway.identity.api_keys import ApiKeys
+from gateway.identity.providers import IdentityProviders
 from gateway.identity.tables import schema
 from gateway.identity.tenants import Tenants
 from gateway.identity.tokens import Tokens
@@ -18,7 +19,7 @@ from gateway.serving import serve
 APPLICATION = Application(
     name="gateway",
     schema=schema,
-    services=[Tenants, Users, ApiKeys, Tokens, Events, Overviews, Batches],
+    services=[Tenants, Users, ApiKeys, IdentityProviders, Tokens, Events, Overviews, Batches],
     migrations=Path(__file__).parent / "migrations",
     serve=serve,
 )

@@ -11,9 +11,12 @@ from gateway.batch import Batches, Door
 from gateway.http import HttpDoor
 from gateway.identity.authenticate import Authenticator
 from gateway.identity.bootstrap import bootstrap
+from gateway.identity.issuers import Issuers
+from gateway.identity.sign_in import SignIn
 from gateway.live.feed import Feed
 from gateway.live.ledgers import Ledgers
 from gateway.live.subscription import Subscriptions
+from gateway.outbound import Outbound
 from gateway.proxy import GrpcDoor, Proxy
 from gateway.readiness import Readiness
 from gateway.transcode import Transcoder
@@ -29,7 +32,8 @@ class GatewayServing(Serving):
         self._process = process
         self._feed = Feed(platform.settings.nats_url.get_secret_value(), ledgers)
         subscriptions = Subscriptions(self._feed, ledgers, platform.sealer, codec)
-        authenticator = Authenticator(platform.db)
+        outbound = Outbound(platform.settings.trusted_hosts)
+        authenticator = Authenticator(platform.db, SignIn(platform, Issuers(outbound)))
         proxy = Proxy(server, platform.channels, subscriptions)
         readiness = Readiness(platform.db, proxy, self._feed)
         self._admission = Admission(platform.settings.concurrency_calls)

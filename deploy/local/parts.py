@@ -173,6 +173,8 @@ class Plan:
             "RAPPORT_DRAIN_S": "0.5",
             # What a laptop's cores can keep busy; each connection more is a PostgreSQL process of several megabytes.
             "RAPPORT_POOL_SIZE": "6",
+            # Webhooks and identity providers on this machine may be tried.
+            "RAPPORT_TRUSTED_HOSTS": "localhost",
             "OTEL_EXPORTER_OTLP_ENDPOINT": self.traces_url,
             "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
             "OTEL_TRACES_SAMPLER_ARG": "1.0",

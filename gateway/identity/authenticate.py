@@ -17,8 +17,9 @@ from chassis.db import Database
 from chassis.errors import Failure, Reason, Unauthenticated
 from chassis.rows import moment, timestamp
 from chassis.tokens import FRESH_S
-from gateway.identity import keys
+from gateway.identity import bearer, keys
 from gateway.identity.api_keys import RESOURCE
+from gateway.identity.sign_in import SignIn
 from gateway.identity.tables import api_keys, credentials
 
 _CACHE_LIMIT = 10_000
@@ -47,10 +48,11 @@ _NOTE_USE = (
 
 
 class Authenticator:
-    """Checks API keys. What it found is good for a second, then it looks again."""
+    """Checks API keys and tokens. What it found is good for a second, then it looks again."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, sign_in: SignIn | None = None) -> None:
         self._db = db
+        self._sign_in = sign_in
         self._known: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()
         self._looking: dict[bytes, tuple[asyncio.Task[Caller], float]] = {}
 
@@ -62,26 +64,30 @@ class Authenticator:
         scheme, _, secret = authorization.partition(" ")
         secret = secret.strip()
         if scheme.lower() != "bearer" or not secret:
-            raise _refused("send 'Authorization: Bearer <API key>'")
-        if not secret.startswith(keys.LEAD) or len(secret) > 200:
-            raise _refused("the credential is no API key; those begin with 'rap_'")
+            raise _refused("send 'Authorization: Bearer <API key or token>'")
+        if not (_is_key(secret) or (self._sign_in is not None and secret.count(".") == 2)):
+            raise _refused("the credential is neither an API key, which begins with 'rap_', nor a signed token")
         digest = keys.digest(secret)
         known = self._known.get(digest)
         now = time.monotonic()
         if known is not None and known[1] > now:
             return known[0]
-        caller, began = await self._look_up_once(digest, now)
+        caller, began = await self._look_up_once(digest, now, secret)
         self._known[digest] = (caller, began + FRESH_S)
         self._known.move_to_end(digest)
         while len(self._known) > _CACHE_LIMIT:
             self._known.popitem(last=False)
         return caller
 
-    async def _look_up_once(self, digest: bytes, now: float) -> tuple[Caller, float]:
-        """One look for all calls that come with the key meanwhile, and when it began."""
+    async def _look_up_once(self, digest: bytes, now: float, secret: str) -> tuple[Caller, float]:
+        """One look for all calls that come with the credential meanwhile, and when it began."""
         looking = self._looking.get(digest)
         if looking is None or looking[1] < now - FRESH_S:
-            looking = self._looking[digest] = asyncio.create_task(self._look_up(digest)), now
+            if _is_key(secret) or self._sign_in is None:
+                found = self._look_up(digest)
+            else:
+                found = self._sign_in.caller(bearer.read(secret))
+            looking = self._looking[digest] = asyncio.create_task(found), now
         try:
             # Whoever goes away does not end it for the others.
             return await asyncio.shield(looking[0]), looking[1]
@@ -121,6 +127,10 @@ class Authenticator:
         except Failure as failure:
             # The call itself must not fail because a note could not be taken.
             log.warning("the use of an API key was not noted", exc_info=failure)
+
+
+def _is_key(secret: str) -> bool:
+    return secret.startswith(keys.LEAD) and len(secret) <= 200
 
 
 def _refused(message: str) -> Unauthenticated:

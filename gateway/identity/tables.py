@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from crm.gateway.v1 import api_key_pb2, tenant_pb2, user_pb2
-from sqlalchemy import Column, LargeBinary, Table, Uuid
+from crm.gateway.v1 import api_key_pb2, identity_provider_pb2, tenant_pb2, user_pb2
+from sqlalchemy import Column, LargeBinary, Table, Text, Uuid
 
 from chassis.db import Schema
 
@@ -12,6 +12,7 @@ schema = Schema("gateway")
 tenants = schema.record(tenant_pb2.Tenant, transient=["admin_secret"])
 users = schema.record(user_pb2.User)
 api_keys = schema.record(api_key_pb2.ApiKey, transient=["secret"])
+identity_providers = schema.record(identity_provider_pb2.IdentityProvider)
 
 # A key must be found before its tenant is known, so this one table stands outside the tenant walls. It holds no
 # more than the way from a digest to the key's own row, which is read inside the tenant.
@@ -24,3 +25,15 @@ credentials = Table(
 )
 schema.shared["credentials"] = "an API key's digest leads to its tenant, which is not known before"
 schema.shared_rights["credentials"] = "SELECT, INSERT, DELETE"
+
+# As with keys: a token's issuer and audience lead to the tenant, which is not known before.
+issuers = Table(
+    "issuers",
+    schema.metadata,
+    Column("issuer", Text, primary_key=True),
+    Column("audience", Text, primary_key=True),
+    Column("tenant_id", Uuid, nullable=False),
+    Column("provider_id", Uuid, nullable=False),
+)
+schema.shared["issuers"] = "a token's issuer and audience lead to the tenant, which is not known before"
+schema.shared_rights["issuers"] = "SELECT, INSERT, DELETE"

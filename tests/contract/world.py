@@ -108,6 +108,11 @@ BODIES: dict[str, Callable[[World], Request]] = {
         "external_ids": _external(w),
     },
     "api_key": lambda w: {"display_name": w.text(), "scopes": ["contacts.read"]},
+    "identity_provider": lambda w: {
+        "display_name": w.text(),
+        "issuer": f"https://idp.{w.mark.lower()}.example",
+        "audiences": [w.text()],
+    },
     "tenant": lambda w: {"display_name": w.text()},
 }
 
