@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from chassis.run import Application, main
+from gateway import reactions
 from gateway.batch import Batches
 from gateway.events import Events
 from gateway.identity.api_keys import ApiKeys
@@ -15,12 +16,17 @@ from gateway.identity.tokens import Tokens
 from gateway.identity.users import Users
 from gateway.overview import Overviews
 from gateway.serving import serve
+from gateway.webhooks.endpoints import WebhookEndpoints
+from gateway.webhooks.sender import webhooks
+from gateway.webhooks.sweep import sweep_deliveries
 
 APPLICATION = Application(
     name="gateway",
     schema=schema,
-    services=[Tenants, Users, ApiKeys, IdentityProviders, Tokens, Events, Overviews, Batches],
+    services=[Tenants, Users, ApiKeys, IdentityProviders, Tokens, Events, Overviews, Batches, WebhookEndpoints],
     migrations=Path(__file__).parent / "migrations",
+    reactions=reactions,
+    timers=(webhooks, sweep_deliveries),
     serve=serve,
 )
 

@@ -18,6 +18,6 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     directory.chmod(0o700)
     state = State(directory / "state")
     try:
-        yield Running(state, control.up(state.root, replicas=2))
+        yield Running(state, control.up(state.root, replicas=2, env={"RAPPORT_TRUSTED_HOSTS": "localhost"}))
     finally:
         control.reset(state)

@@ -26,9 +26,9 @@ class Page(NamedTuple):
 
 
 class Ledgers:
-    """Reads any service's ledger: this process's own directly, the others over the wire."""
+    """Reads any service's ledger: over the wire, and this process's own directly where it has a ``server``."""
 
-    def __init__(self, channels: Channels, server: Server) -> None:
+    def __init__(self, channels: Channels, server: Server | None = None) -> None:
         self._channels = channels
         self._server = server
         self._method = load().methods[_PATH]
@@ -45,7 +45,7 @@ class Ledgers:
             request.after_position = after
         caller = service_caller(_KIND, tenant or _EVERY_TENANT)
         body = request.SerializeToString()
-        if ledger == _KIND:
+        if ledger == _KIND and self._server is not None:
             answer = await self._server.handle(_PATH, body, {}, TIMEOUT_S, caller=caller)
         else:
             answer = await self._channels.unary(ledger, _PATH, body, caller=caller, timeout_s=TIMEOUT_S)

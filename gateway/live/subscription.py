@@ -6,24 +6,22 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
-from difflib import get_close_matches
-from typing import Any
 
 from crm.gateway.v1 import event_pb2 as pb
 
-from chassis import context
 from chassis.change import Change
 from chassis.checks import check
 from chassis.context import Caller
-from chassis.contract import load
-from chassis.errors import Exhausted, Failure, Invalid, Reason, Unavailable
+from chassis.errors import Exhausted, Failure, Reason, Unavailable
 from chassis.rows import moment
 from chassis.tokens import Sealer
 from gateway.errors import internal
 from gateway.live import replay
 from gateway.live.feed import Feed, Queue
 from gateway.live.ledgers import Ledgers
+from gateway.live.rendering import event_of
 from gateway.live.replay import LEDGERS, Positions
+from gateway.live.wanted import Wanted, check_wanted, may_see
 from gateway.transcode import Transcoder
 
 CHECKPOINT_S = 15.0
@@ -61,7 +59,8 @@ class Subscriptions:
         ``recheck`` looks up whether the caller may still come in; it is asked while the stream lasts.
         """
         check(request)
-        wanted = _Wanted(request)
+        check_wanted(request.types, request.changed_fields)
+        wanted = Wanted(request.types, request.entity_ids, request.changed_fields)
         if request.replay_id:
             start: Positions | datetime = replay.unseal(self._sealer, caller.tenant, request.replay_id)
         elif request.HasField("start_time"):
@@ -75,37 +74,17 @@ class Subscriptions:
         key = (change.service, change.position)
         found = self._rendered.get(key)
         if found is None:
-            found = self._rendered[key] = self._render(change)
+            found = self._rendered[key] = event_of(change, self._codec)
             if len(self._rendered) > _RENDERED_LIMIT:
                 self._rendered.popitem(last=False)
         return found
-
-    def _render(self, change: Change) -> pb.Event:
-        event = pb.Event(
-            event_id=change.message.event_id,
-            type=change.type,
-            entity_id=change.entity_id,
-            revision=change.revision,
-            actor=change.actor,
-            cause_event_id=change.message.cause_event_id,
-            trace_id=change.trace_id,
-        )
-        event.changed.CopyFrom(change.message.changed)
-        event.occur_time.CopyFrom(change.message.occur_time)
-        event.commit_time.CopyFrom(change.message.commit_time)
-        for record, target in ((change.before, event.before), (change.after, event.after)):
-            if record is not None:
-                readable = context.fields(record.DESCRIPTOR).readable
-                shown: Any = self._codec.value(record)
-                target.update({name: value for name, value in shown.items() if name in readable})
-        return event
 
 
 class Subscription:
     """One stream of events and checkpoints. Iterate it once; it ends with Ending."""
 
     def __init__(
-        self, home: Subscriptions, caller: Caller, recheck: Recheck, wanted: _Wanted, start: Positions | datetime
+        self, home: Subscriptions, caller: Caller, recheck: Recheck, wanted: Wanted, start: Positions | datetime
     ) -> None:
         self._home = home
         self._caller = caller
@@ -210,7 +189,7 @@ class Subscription:
         """The response that shows a change; None where the subscriber does not want it or may not see it."""
         await self._check_rights(_RIGHTS_S)
         self._positions[change.service] = change.position
-        if not self._wanted.takes(change) or not _may_see(self._caller, change):
+        if not self._wanted.takes(change) or not may_see(self._caller, change):
             return None
         return pb.SubscribeResponse(replay_id=self.replay_id, event=self._home.event(change))
 
@@ -222,29 +201,3 @@ class Subscription:
 
     def _checkpoint(self) -> pb.SubscribeResponse:
         return pb.SubscribeResponse(replay_id=self.replay_id)
-
-
-class _Wanted:
-    """The filter of a subscription. Raises Invalid for a type of event that does not exist."""
-
-    def __init__(self, request: pb.SubscribeRequest) -> None:
-        known = {*load().event_types, *(each.full_name for each in load().resources.values())}
-        for index, each in enumerate(request.types):
-            if each not in known:
-                place = f"types[{index}]"
-                near = get_close_matches(each, known, 1)
-                what = "is no type of event" + (f"; did you mean '{near[0]}'?" if near else "")
-                raise Invalid(Reason.REASON_FIELD_INVALID, f"{place}: {what}", violations=[(place, what)])
-        self._types = frozenset(request.types)
-        self._ids = frozenset(request.entity_ids)
-
-    def takes(self, change: Change) -> bool:
-        """Whether the subscriber asked for it."""
-        if self._types and change.type not in self._types and change.resource not in self._types:
-            return False
-        return not self._ids or change.entity_id in self._ids
-
-
-def _may_see(caller: Caller, change: Change) -> bool:
-    resource = load().by_message.get(change.resource)
-    return resource is not None and caller.may(f"{resource.plural}.read")

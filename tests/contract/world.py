@@ -113,11 +113,23 @@ BODIES: dict[str, Callable[[World], Request]] = {
         "issuer": f"https://idp.{w.mark.lower()}.example",
         "audiences": [w.text()],
     },
+    # No call leaves for it: the address is refused.
+    "webhook_endpoint": lambda w: {
+        "url": f"https://10.0.0.1/{w.mark.lower()}/{next(_COUNT)}",
+        "description": w.text(),
+        "types": ["crm.gateway.v1.Tenant"],
+    },
     "tenant": lambda w: {"display_name": w.text()},
 }
 
 # The field by which a test changes a record of a kind.
-TEXT_FIELD = {"task": "title", "note": "title", "call": "title", "meeting": "title"}
+TEXT_FIELD = {
+    "task": "title",
+    "note": "title",
+    "call": "title",
+    "meeting": "title",
+    "webhook_endpoint": "description",
+}
 
 
 def field_of(kind: ResourceType) -> str:
@@ -197,6 +209,21 @@ def _renamed_tenant(world: World) -> Request:
     return {"id": tenant, "revision": 1}
 
 
+def _tested_endpoint(world: World) -> Request:
+    """An endpoint that was sent a test, which it could not take, and rests now."""
+    endpoint: str = world.make("webhook_endpoint")["id"]
+    path = f"/v1/webhook_endpoints/{endpoint}"
+    world.client.post(f"{path}:test", {})
+
+    def attempted() -> bool:
+        listed = world.client.get(f"{path}:listDeliveries")["deliveries"]
+        return bool(listed) and listed[0]["attempt_count"] > 0
+
+    until(attempted, "a test of the endpoint is attempted")
+    world.client.post(f"{path}:disable", {})
+    return {"id": endpoint}
+
+
 SPECIAL: dict[str, Callable[[World], Request]] = {
     "CreateTenant": lambda w: {"tenant": {"display_name": w.text()}},
     "GetTenant": lambda w: {"id": w.client.get("/v1/tenants")["tenants"][0]["id"]},
@@ -225,5 +252,15 @@ SPECIAL: dict[str, Callable[[World], Request]] = {
     "Batch": lambda w: {"calls": [{"method": "GET", "path": f"/v1/contacts/{w.id('contact')}"}]},
     "GetContactOverview": lambda w: {"id": _on_its_timeline(w, "contact")},
     "GetCompanyOverview": lambda w: {"id": _on_its_timeline(w, "company")},
+    "EnableWebhookEndpoint": lambda w: {"id": _after(w, "webhook_endpoint", "disable")},
+    "DisableWebhookEndpoint": lambda w: {"id": w.make("webhook_endpoint")["id"], "reason": "moved"},
+    "RotateWebhookEndpointSecret": lambda w: {"id": w.make("webhook_endpoint")["id"], "overlap": "3600s"},
+    "TestWebhookEndpoint": lambda w: {"id": w.make("webhook_endpoint")["id"]},
+    "ReplayWebhookEndpoint": lambda w: {
+        "id": w.make("webhook_endpoint")["id"],
+        "start_time": "2020-01-01T00:00:00Z",
+        "undelivered_only": True,
+    },
+    "ListWebhookDeliveries": _tested_endpoint,
     "GetFunnelReport": lambda w: {"split_by": "FUNNEL_SPLIT_SOURCE"},
 }

@@ -1,0 +1,56 @@
+"""Which changes a subscriber or webhook asked for, and which of them it may see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from chassis.change import Change
+from chassis.context import Caller
+from chassis.contract import load
+from chassis.errors import invalid
+
+
+class Wanted:
+    """A filter of changes: by type, by record, and by the fields that changed. What is empty filters nothing.
+
+    Raises Invalid for a type of event, or a field, that does not exist.
+    """
+
+    def __init__(self, types: Iterable[str], entity_ids: Iterable[str], changed_fields: Iterable[str]) -> None:
+        self._types = frozenset(types)
+        self._ids = frozenset(entity_ids)
+        self._fields = frozenset(changed_fields)
+
+    def takes(self, change: Change) -> bool:
+        """Whether the change was asked for."""
+        if self._types and change.type not in self._types and change.resource not in self._types:
+            return False
+        if self._ids and change.entity_id not in self._ids:
+            return False
+        return not self._fields or not self._fields.isdisjoint(change.changed)
+
+
+def check_wanted(types: Iterable[str], changed_fields: Iterable[str]) -> None:
+    """Raises Invalid for a type of event that does not exist, and for a field that no record of these types has."""
+    resources = load().by_message
+    known = {*load().event_types, *resources}
+    asked = set()
+    for index, each in enumerate(types):
+        if each not in known:
+            near = get_close_matches(each, known, 1)
+            what = "is no type of event" + (f"; did you mean '{near[0]}'?" if near else "")
+            raise invalid(f"types[{index}]", what)
+        asked.add(each if each in resources else each.rpartition(".")[0])
+    fields = {field.name for name in asked or resources for field in resources[name].descriptor.fields}
+    for index, each in enumerate(changed_fields):
+        if each not in fields:
+            near = get_close_matches(each, fields, 1)
+            what = "is no field of these records" + (f"; did you mean '{near[0]}'?" if near else "")
+            raise invalid(f"changed_fields[{index}]", what)
+
+
+def may_see(caller: Caller, change: Change) -> bool:
+    """Whether a caller may read the record that changed."""
+    resource = load().by_message.get(change.resource)
+    return resource is not None and caller.may(f"{resource.plural}.read")
