@@ -14,6 +14,7 @@ import grpc
 from opentelemetry.trace import SpanKind
 
 from chassis import context, contract, telemetry
+from chassis.access import ACCESS_KEY
 from chassis.context import Caller
 from chassis.errors import Cancelled, DeadlineExceeded, Reason, Unavailable, from_rpc_error
 from chassis.settings import Settings
@@ -25,6 +26,7 @@ HOP_MARGIN_S: Final = 0.02
 # The pauses before a call that found nobody is made again.
 _AGAIN_S: Final = (0.05, 0.2, 0.6)
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
+MAX_METADATA_BYTES: Final = 128 * 1024
 # An answer may be a page of a thousand records.
 MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
 
@@ -80,11 +82,12 @@ class Channels:
         left = timeout_s if timeout_s is not None else (call.remaining_s() - HOP_MARGIN_S if call else 10.0)
         end = time.monotonic() + left
         with telemetry.span(path[1:], kind=SpanKind.CLIENT, attributes={"rpc.system": "grpc", "server": kind}):
-            sent = (
+            sent: tuple[tuple[str, str | bytes], ...] = (
                 ("authorization", f"Bearer {self._signer.token(kind, who)}"),
                 ("traceparent", telemetry.traceparent()),
                 ("rapport-request-id", call.request_id if call else ""),
                 *(metadata or {}).items(),
+                *(((ACCESS_KEY, who.access.encoded),) if who.access is not None else ()),
             )
             for pause_s in _AGAIN_S:
                 try:
@@ -95,7 +98,9 @@ class Channels:
                 await asyncio.sleep(random.uniform(0.5, 1) * pause_s)
             return await self._once(kind, path, request, sent, end)
 
-    async def _once(self, kind: str, path: str, request: bytes, sent: tuple[tuple[str, str], ...], end: float) -> bytes:
+    async def _once(
+        self, kind: str, path: str, request: bytes, sent: tuple[tuple[str, str | bytes], ...], end: float
+    ) -> bytes:
         left = end - time.monotonic()
         if left <= 0:
             raise DeadlineExceeded(Reason.REASON_DEADLINE_EXCEEDED, "no time was left to ask another service")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from uuid import UUID
 
 from google.protobuf.descriptor import Descriptor
+
+from chassis.access import Access, owned_prefix
 
 
 @dataclass(frozen=True)
@@ -17,7 +21,8 @@ class Caller:
 
     ``principal`` is a user's or API key's id or ``service:<name>``; ``issuer`` is the kind of process that vouches
     for it; ``act`` is the service that calls on the principal's behalf, empty for a direct call. ``credential`` is
-    the id of what the principal came in with, where that can be revoked by itself.
+    the id of what the principal came in with, where that can be revoked by itself. ``access`` narrows what it sees
+    of what its scopes open; None for a caller that sees all of it.
     """
 
     tenant: UUID
@@ -26,6 +31,7 @@ class Caller:
     issuer: str = ""
     act: str = ""
     credential: str = ""
+    access: Access | None = None
 
     def may(self, permission: str) -> bool:
         """Whether a scope grants ``permission``: itself, ``deals.*``, or ``*`` (which leaves out ``platform.…``).
@@ -85,6 +91,30 @@ class enter:
         _current.reset(self._token)
 
 
+@contextmanager
+def unrestricted() -> Iterator[None]:
+    """Lets the block see every record and field: for what a service must know or keep right whoever calls."""
+    call = _current.get()
+    if call is None or call.caller.access is None:
+        yield
+        return
+    with enter(replace(call, caller=replace(call.caller, access=None))):
+        yield
+
+
+def owners(resource: Descriptor) -> list[UUID] | None:
+    """The users whose records of ``resource`` the current caller may see; None where it may see every record."""
+    call = _current.get()
+    return None if call is None else owners_for(call.caller, resource)
+
+
+def owners_for(caller: Caller, resource: Descriptor) -> list[UUID] | None:
+    """The users whose records of ``resource`` this caller may see; None where it may see every record."""
+    if caller.access is None or not (prefix := owned_prefix(resource)):
+        return None
+    return caller.access.owners(prefix)
+
+
 @dataclass(frozen=True)
 class Fields:
     """The names of a resource's fields that a caller may read, write, and filter or order by."""
@@ -99,10 +129,23 @@ def fields(resource: Descriptor) -> Fields:
 
     The only way from a field's name to SQL, JSON or an event, so that a rule about a field holds everywhere.
     """
-    return _declared(resource)
+    call = _current.get()
+    return _declared(resource, None) if call is None else fields_for(call.caller, resource)
 
 
-@lru_cache(maxsize=256)
-def _declared(resource: Descriptor) -> Fields:
+def fields_for(caller: Caller, resource: Descriptor) -> Fields:
+    """What this caller may do with each field of ``resource``.
+
+    A service that acts for a user uses every field: the user's rules hold where the user comes in and gets answered.
+    """
+    access = caller.access
+    return _declared(resource, None if access is None or not access.has_field_rules or caller.act else access)
+
+
+@lru_cache(maxsize=4096)
+def _declared(resource: Descriptor, access: Access | None) -> Fields:
     names = frozenset(each.name for each in resource.fields)
-    return Fields(readable=names, writable=names, filterable=names)
+    if access is None:
+        return Fields(readable=names, writable=names, filterable=names)
+    hidden, fixed = access.rules(resource)
+    return Fields(readable=names - hidden, writable=names - hidden - fixed, filterable=names - hidden)

@@ -21,7 +21,8 @@ from grpc_reflection.v1alpha import reflection
 from pydantic import ValidationError
 
 from chassis import contract, events, telemetry
-from chassis.clients import MAX_MESSAGE_BYTES, Channels
+from chassis.access import ACCESS_KEY
+from chassis.clients import MAX_MESSAGE_BYTES, MAX_METADATA_BYTES, Channels
 from chassis.db import Database, Schema
 from chassis.errors import DETAILS_KEY, Failure
 from chassis.ledger import Ledger
@@ -37,6 +38,9 @@ _SERVER_OPTIONS: Final = [
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_concurrent_streams", 1_000),
+    # What a caller may see travels there, up to a few thousand users of its teams.
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.max_connection_age_ms", 300_000),
     ("grpc.max_connection_age_grace_ms", 30_000),
     ("grpc.max_connection_idle_ms", 900_000),
@@ -148,8 +152,10 @@ class _Handlers(grpc.GenericRpcHandler):
             return None
 
         async def unary(request: bytes, call: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-            metadata = {str(key): str(value) for key, value in call.invocation_metadata() or ()}
-            return await answer(call, self._server.handle(path, request, metadata, call.time_remaining()))
+            found: dict[str, Any] = dict(call.invocation_metadata() or ())
+            access = found.pop(ACCESS_KEY, b"")
+            left = call.time_remaining()
+            return await answer(call, self._server.handle(path, request, found, left, access=access))
 
         return grpc.unary_unary_rpc_method_handler(unary)
 

@@ -185,9 +185,10 @@ class Server:
 
     async def handle(
         self, path: str, request: bytes, metadata: Mapping[str, str], timeout_s: float | None,
-        caller: Caller | None = None,
+        caller: Caller | None = None, access: bytes = b"",
     ) -> bytes:  # fmt: skip
-        """Serves one call on bytes. ``caller`` is given where the process itself vouches for it.
+        """Serves one call on bytes. ``caller`` is given where the process itself vouches for it, else ``access`` is
+        what came in the metadata of that name.
 
         Raises Failure, and nothing else but CancelledError.
         """
@@ -195,7 +196,9 @@ class Server:
         parent = metadata.get("traceparent")
         with telemetry.span(path.lstrip("/"), kind=SpanKind.SERVER, parent=parent, attributes=_SPAN) as span:
             try:
-                return await self._serve(path, request, metadata, timeout_s, caller, request_id)
+                if caller is None:
+                    caller = self.platform.verifier.verify(metadata.get("authorization", ""), access)
+                return await self._serve(path, request, timeout_s, caller, request_id)
             except Failure as failure:
                 if isinstance(failure, Internal):
                     failure.metadata.setdefault("request_id", request_id)
@@ -212,11 +215,8 @@ class Server:
                 ) from error  # fmt: skip
 
     async def _serve(
-        self, path: str, request: bytes, metadata: Mapping[str, str], timeout_s: float | None,
-        caller: Caller | None, request_id: str,
-    ) -> bytes:  # fmt: skip
-        if caller is None:
-            caller = self.platform.verifier.verify(metadata.get("authorization", ""))
+        self, path: str, request: bytes, timeout_s: float | None, caller: Caller, request_id: str
+    ) -> bytes:
         bound = self._methods.get(path)
         if bound is None:
             raise Unimplemented(Reason.REASON_METHOD_UNKNOWN, f"there is no method {path}")

@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -20,6 +21,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
 
+from chassis.access import Access
 from chassis.context import Caller
 from chassis.errors import Denied, Reason, Unauthenticated
 
@@ -33,6 +35,7 @@ MARGIN_S = 20
 # How old a gateway's knowledge of a credential may be. What it signed so long after a revocation is revoked too.
 FRESH_S = 1.0
 _CACHE_LIMIT = 10_000
+_ACCESS_LIMIT = 1_000
 _LOOK_S = 1.0
 
 log = logging.getLogger(__name__)
@@ -112,6 +115,8 @@ class Signer:
             claims["cred"] = caller.credential
         if caller.act:
             claims["act"] = caller.act
+        if caller.access is not None:
+            claims["access"] = caller.access.claim
         return self.sign(claims, TYPE), now + LIFE_S
 
     def sign(self, claims: dict[str, Any], type: str) -> str:
@@ -135,6 +140,8 @@ class _Verified(NamedTuple):
     caller: Caller
     issued: float
     expiry: float
+    # The claim that stands for what the caller may see; empty for a caller that sees all that its scopes open.
+    access: str
 
 
 class Verifier:
@@ -148,6 +155,8 @@ class Verifier:
         self.kind = kind
         self._file = KeyFile(trust_file)
         self._cache: dict[str, _Verified] = {}
+        # What callers may see, by its claim: users have one each, and a new token every minute.
+        self._access: dict[str, Access] = {}
         self._revoked: dict[str, float] = {}
         self._take(self._file.text)
 
@@ -169,8 +178,8 @@ class Verifier:
             except (JoseError, ValueError, KeyError, TypeError, AttributeError) as error:
                 log.error("the new trust file cannot be used", exc_info=error)
 
-    def verify(self, authorization: str) -> Caller:
-        """The caller that the value of ``authorization`` vouches for.
+    def verify(self, authorization: str, access: bytes = b"") -> Caller:
+        """The caller that the value of ``authorization`` vouches for, with the ``access`` that came along.
 
         Raises Unauthenticated where it is missing, forged, expired, revoked or for another service, Denied where its
         maker may not call this kind.
@@ -182,9 +191,29 @@ class Verifier:
             if len(self._cache) >= _CACHE_LIMIT:
                 self._cache.clear()
             self._cache[authorization] = found
+        if found.access:
+            return replace(self._current(found).caller, access=self._access_of(found.access, access))
+        return self._current(found).caller
+
+    def _current(self, found: _Verified) -> _Verified:
         if self._revoked and self._is_revoked(found):
             raise _unauthenticated("the credential behind the token is revoked")
-        return found.caller
+        return found
+
+    def _access_of(self, claim: str, encoded: bytes) -> Access:
+        """What came along with a token, if that is what the token speaks of. A header without a claim says nothing."""
+        known = self._access.get(claim)
+        if known is None or known.encoded != encoded:
+            try:
+                known = Access.decode(encoded)
+            except ValueError as error:
+                raise _unauthenticated("the token's access is damaged") from error
+            if not hmac.compare_digest(known.claim, claim):
+                raise _unauthenticated("the token's access is missing, or another's")
+            if len(self._access) >= _ACCESS_LIMIT:
+                self._access.clear()
+            self._access[claim] = known
+        return known
 
     def revoke(self, who: str, at: float) -> None:
         """Refuses what was issued to a principal or credential before ``at``, a Unix time in seconds.
@@ -235,6 +264,9 @@ class Verifier:
                 act=str(claims.get("act", "")),
                 credential=str(claims.get("cred", "")),
             )
+            access = str(claims.get("access", ""))
+            if not access and "access" in claims:
+                raise ValueError("an empty claim")
         except (JoseError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise _unauthenticated("the token is not valid") from error
         if caller.issuer != owner or claims.get("aud") != self.kind:
@@ -243,7 +275,7 @@ class Verifier:
             raise _unauthenticated("the token has expired, or is not valid yet")
         if self.kind not in self._may_call.get(caller.issuer, frozenset()):
             raise Denied(Reason.REASON_PERMISSION_DENIED, f"{caller.issuer} may not call {self.kind}")
-        return _Verified(caller, issued, expiry)
+        return _Verified(caller, issued, expiry, access)
 
 
 def names_of(caller: Caller) -> tuple[str, str]:
