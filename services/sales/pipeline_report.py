@@ -133,11 +133,13 @@ def _report(
         entry.period = row.period or ""
         _count(entry, row)
     for row in amounts:
-        by_group[_key(row)].amounts.add(
-            amount=money(row.amount, row.currency),
-            weighted_amount=money(row.weighted, row.currency),
-            won_amount=money(row.won, row.currency),
-        )
+        # The first deal of a group may be committed between the two statements.
+        if (found := by_group.get(_key(row))) is not None:
+            found.amounts.add(
+                amount=money(row.amount, row.currency),
+                weighted_amount=money(row.weighted, row.currency),
+                won_amount=money(row.won, row.currency),
+            )
     return report
 
 
