@@ -64,7 +64,7 @@ status: .venv  ## show what runs
 rebuild: .venv gen  ## make a projection again from the ledgers (PROJECTION=timeline)
 	@$(PY) -m deploy.local rebuild $(or $(PROJECTION),timeline)
 
-rotate-keys: .venv  ## give the running processes new signing keys (KINDS='gateway sales'); takes over a minute
+rotate-keys: .venv  ## give the running processes new signing keys (KINDS=sales for some); takes minutes
 	@$(PY) -m deploy.local rotate-keys $(KINDS)
 
 demo: .venv gen  ## load an invented company's year through the API

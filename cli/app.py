@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from cli import events, overview, records, reports, timeline, traces
 from cli.client import Client
+from cli.credentials import forget
 from cli.importing.options import DealOptions, Options
 from cli.problems import Problem, UsageProblem
 from cli.render import print_json, stderr
@@ -274,6 +275,52 @@ def make_token(audience: str, /, *, json: Json = False) -> None:
         print_json(made)
     else:
         sys.stdout.write(f"{made['token']}\n")
+
+
+@app.command(name="login")
+def sign_in(
+    *,
+    url: str,
+    issuer: str = "",
+    client_id: str = "",
+    scope: str = "",
+    id_token: Flag = False,
+    api_key: Flag = False,
+) -> None:
+    """Sign in, and stay signed in for later commands: in the browser, or with an API key.
+
+    Parameters
+    ----------
+    url
+        The platform, such as https://crm.example.
+    issuer
+        The identity provider that your administrator named to Rapport.
+    client_id
+        What the provider calls this command line; it must allow redirects to http://127.0.0.1.
+    scope
+        What to ask of the provider; 'openid profile email offline_access' where left out.
+    id_token
+        Send the provider's ID token, for a provider whose access tokens are not for Rapport.
+    api_key
+        Read an API key, from the terminal or from standard input.
+    """
+    from cli import login
+
+    url = url.rstrip("/")
+    if api_key == bool(issuer or client_id):
+        raise UsageProblem("give either --issuer and --client-id, or --api-key")
+    if api_key:
+        login.with_key(url, login.read_key())
+    elif not (issuer and client_id):
+        raise UsageProblem("--issuer and --client-id belong together")
+    else:
+        login.with_browser(url, issuer, client_id, scope or login.SCOPE, id_token=id_token)
+
+
+@app.command(name="logout")
+def sign_out() -> None:
+    """Forget the login."""
+    stderr.print("signed out" if forget() else "nobody was signed in")
 
 
 def at_least_one(limit: int) -> int:

@@ -25,6 +25,7 @@ from gateway.admission import Admission
 from gateway.contract import Route, routes
 from gateway.http import WHOLE
 from gateway.identity.authenticate import Authenticator
+from gateway.identity.oauth import KEYS_PATH, METADATA_PATH, TOKEN_PATH, Refusal, TokenEndpoint
 from gateway.proxy import TRACE_KEY, Proxy
 from gateway.readiness import Readiness
 from gateway.transcode import BODY_LIMIT, HttpCall, Transcoder, too_large
@@ -63,8 +64,9 @@ class App:
 
     def __init__(
         self, proxy: Proxy, authenticator: Authenticator, codec: Transcoder, readiness: Readiness,
-        admission: Admission, public_url: str,
+        admission: Admission, public_url: str, oauth: TokenEndpoint,
     ) -> None:  # fmt: skip
+        self._oauth = oauth
         self._proxy = proxy
         self._admission = admission
         self._authenticator = authenticator
@@ -121,6 +123,8 @@ class App:
         verb, raw_path = scope["method"], scope["raw_path"].decode("latin-1")
         if verb in ("GET", "HEAD") and (page := await self._page(raw_path, headers)) is not None:
             return page
+        if verb == "POST" and raw_path == TOKEN_PATH:
+            return await self._token(scope, receive, headers)
         route, path_values = routes().find(verb, raw_path)
         if span.is_recording():
             span.update_name(f"{verb} {route.template}")
@@ -142,6 +146,17 @@ class App:
             reply = self._codec.reply(route.method, answer)
         return Answer(200, reply.body, {"etag": reply.etag} if reply.etag else {})
 
+    async def _token(self, scope: Scope, receive: Receive, headers: Mapping[str, str]) -> Answer:
+        """An access token, or an error in the form of RFC 6749."""
+        _refuse_doubled(scope)
+        async with self._admission.gate.enter(TOKEN_PATH):
+            body = await _read_body(receive, headers)
+            try:
+                return _json(200, await self._oauth.answer(headers, body))
+            except Refusal as refusal:
+                challenge = {"www-authenticate": 'Basic realm="rapport"'} if refusal.status == 401 else {}
+                return Answer(refusal.status, msgspec.json.encode(refusal.body), challenge)
+
     def _stream(self, route: Route, request: bytes, caller: Caller, headers: Mapping[str, str]) -> StreamingResponse:
         async def recheck() -> Caller:
             return await self._authenticator.caller(headers.get("authorization", ""))
@@ -160,6 +175,10 @@ class App:
             if headers.get("if-none-match") == self._openapi_etag:
                 return Answer(304, b"", cached)
             return Answer(200, self._openapi, cached)
+        if path == METADATA_PATH:
+            return _json(200, self._oauth.tokens.metadata())
+        if path == KEYS_PATH:
+            return _json(200, self._oauth.tokens.keys())
         if path == "/livez":
             return _json(200, {"status": "alive"})
         if path == "/readyz":

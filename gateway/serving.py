@@ -12,6 +12,7 @@ from gateway.http import HttpDoor
 from gateway.identity.authenticate import Authenticator
 from gateway.identity.bootstrap import bootstrap
 from gateway.identity.issuers import Issuers
+from gateway.identity.oauth import AccessTokens, TokenEndpoint
 from gateway.identity.sign_in import SignIn
 from gateway.live.feed import Feed
 from gateway.live.ledgers import Ledgers
@@ -33,14 +34,16 @@ class GatewayServing(Serving):
         self._feed = Feed(platform.settings.nats_url.get_secret_value(), ledgers)
         subscriptions = Subscriptions(self._feed, ledgers, platform.sealer, codec)
         outbound = Outbound(platform.settings.trusted_hosts)
-        authenticator = Authenticator(platform.db, SignIn(platform, Issuers(outbound)))
+        tokens = AccessTokens(platform.signer, platform.verifier, platform.settings.public_url)
+        authenticator = Authenticator(platform.db, SignIn(platform, Issuers(outbound)), tokens)
         proxy = Proxy(server, platform.channels, subscriptions)
         readiness = Readiness(platform.db, proxy, self._feed)
         self._admission = Admission(platform.settings.concurrency_calls)
         batches = server.hosted[Batches.serves]
         assert isinstance(batches, Batches)
         batches.door = Door(self._admission, codec, proxy)
-        self._app = App(proxy, authenticator, codec, readiness, self._admission, platform.settings.public_url)
+        oauth = TokenEndpoint(authenticator.caller, tokens)
+        self._app = App(proxy, authenticator, codec, readiness, self._admission, platform.settings.public_url, oauth)
         self._http = HttpDoor(self._app, self._admission)
         self._grpc = GrpcDoor(proxy, authenticator, server, self._admission)
 

@@ -178,7 +178,7 @@ class Issuer(AuthorizationServer):  # type: ignore[misc]
         self.codes: dict[str, _Code] = {}
         self.refreshes: dict[str, _Refresh] = {}
         self.register_grant(_CodeGrant, [_IdToken(self), CodeChallenge(required=True)])
-        self.register_grant(_RefreshGrant)
+        self.register_grant(_RefreshGrant, [_IdToken(self)])
         self.register_token_generator("default", _AccessTokens(self))
 
     def query_client(self, client_id: str) -> _Client | None:

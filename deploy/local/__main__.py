@@ -17,9 +17,11 @@ from deploy.local.state import State
 from deploy.local.supervisor import Supervisor
 
 READY_FD = "RAPPORT_READY_FD"
-# A process looks at its key files every second; a token lives for one minute.
+# A process looks at its key files every second. A token between processes lives for one minute, an access token, which
+# only the gateway's key signs, for fifteen.
 KEY_SETTLE_S = 3.0
 KEY_LIFE_S = 70.0
+GATEWAY_KEY_LIFE_S = 910.0
 
 
 def main(plan: Callable[[State, Asked], Plan] = Plan, module: str = "deploy.local") -> int:
@@ -62,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("release", help="start what is held, and wait until all is ready")
     rebuild = commands.add_parser("rebuild", help="make a projection again from the ledgers")
     rebuild.add_argument("projection", choices=sorted(control.PROJECTIONS))
-    rotate = commands.add_parser("rotate-keys", help="give running processes new signing keys; takes over a minute")
+    rotate = commands.add_parser("rotate-keys", help="give running processes new signing keys; takes minutes")
     rotate.add_argument("kind", nargs="*", help="which kinds of process; all where left out")
     commands.add_parser("wipe-nats", help="delete NATS's store and start it again")
     return parser
@@ -95,8 +97,9 @@ def _reset(state: State) -> None:
 def _rotate_keys(state: State, kinds: Sequence[str]) -> int:
     if unknown := set(kinds) - set(KINDS):
         raise control.NotRunning(f"no such kind: {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
-    print(f"new signing keys for {', '.join(kinds)}; the old ones stay trusted for {KEY_LIFE_S:.0f} s", flush=True)
-    keys.rotate(state, kinds, settle_s=KEY_SETTLE_S, life_s=KEY_LIFE_S)
+    life_s = GATEWAY_KEY_LIFE_S if "gateway" in kinds else KEY_LIFE_S
+    print(f"new signing keys for {', '.join(kinds)}; the old ones stay trusted for {life_s:.0f} s", flush=True)
+    keys.rotate(state, kinds, settle_s=KEY_SETTLE_S, life_s=life_s)
     print("done: only the new keys are trusted")
     return 0
 

@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import time
 from collections import OrderedDict
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from chassis.rows import moment, timestamp
 from chassis.tokens import FRESH_S
 from gateway.identity import bearer, keys
 from gateway.identity.api_keys import RESOURCE
+from gateway.identity.oauth import AccessTokens, narrowed
 from gateway.identity.sign_in import SignIn
 from gateway.identity.tables import api_keys, credentials
 
@@ -50,9 +52,10 @@ _NOTE_USE = (
 class Authenticator:
     """Checks API keys and tokens. What it found is good for a second, then it looks again."""
 
-    def __init__(self, db: Database, sign_in: SignIn | None = None) -> None:
+    def __init__(self, db: Database, sign_in: SignIn | None = None, tokens: AccessTokens | None = None) -> None:
         self._db = db
         self._sign_in = sign_in
+        self._tokens = tokens
         self._known: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()
         self._looking: dict[bytes, tuple[asyncio.Task[Caller], float]] = {}
 
@@ -83,10 +86,7 @@ class Authenticator:
         """One look for all calls that come with the credential meanwhile, and when it began."""
         looking = self._looking.get(digest)
         if looking is None or looking[1] < now - FRESH_S:
-            if _is_key(secret) or self._sign_in is None:
-                found = self._look_up(digest)
-            else:
-                found = self._sign_in.caller(bearer.read(secret))
+            found = self._look_up(digest) if _is_key(secret) else self._by_token(bearer.read(secret))
             looking = self._looking[digest] = asyncio.create_task(found), now
         try:
             # Whoever goes away does not end it for the others.
@@ -100,7 +100,19 @@ class Authenticator:
             found = await tx.rows(_FIND, {"digest": digest})
         if not found or not hmac.compare_digest(bytes(found[0].digest), digest):
             raise _refused("the API key is unknown or revoked")
-        tenant, key_id = found[0].tenant_id, found[0].api_key_id
+        return await self._holder(found[0].tenant_id, found[0].api_key_id)
+
+    async def _by_token(self, claimed: bearer.Claimed) -> Caller:
+        if self._tokens is not None and claimed.issuer == self._tokens.issuer:
+            grant = self._tokens.read(claimed)
+            holder = await self._holder(grant.tenant, grant.key_id)
+            return replace(holder, scopes=narrowed(holder, grant.scopes))
+        if self._sign_in is None:
+            raise bearer.refused()
+        return await self._sign_in.caller(claimed)
+
+    async def _holder(self, tenant: UUID, key_id: UUID) -> Caller:
+        """Whoever holds an API key, as it is now."""
         async with self._db.read(tenant) as tx:
             rows = await tx.rows(_READ, {"id": key_id})
         now = datetime.now(UTC)

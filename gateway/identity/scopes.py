@@ -19,7 +19,7 @@ def check(scopes: Iterable[str], maker: Caller) -> None:
         place = f"scopes[{index}]"
         if scope != "*" and not _is_known(scope):
             raise invalid(place, "it is no permission; one looks like 'deals.read', 'deals.*' or '*'")
-        if not _covers(maker, scope):
+        if not covers(maker, scope):
             text = f"{place}: a key cannot give '{scope}', which its maker does not have"
             raise Denied(Reason.REASON_PERMISSION_DENIED, text, metadata={"permission": scope})
 
@@ -29,7 +29,8 @@ def _is_known(scope: str) -> bool:
     return found is not None and found[1] in areas()
 
 
-def _covers(maker: Caller, scope: str) -> bool:
+def covers(maker: Caller, scope: str) -> bool:
+    """Whether a scope gives nothing that its maker does not have."""
     if scope == "*":
         return "*" in maker.scopes
     # `deals.*` asks for a permission that only `deals.*` itself or `*` gives.
