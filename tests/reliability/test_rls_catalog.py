@@ -13,7 +13,7 @@ from tests.reliability.conftest import Report
 from tests.running import Running
 
 # Tables without tenant, each with the reason in its service's tables.py.
-SHARED = ["relay", "credentials", "alembic_version"]
+SHARED = ["relay", "credentials", "issuers", "alembic_version"]
 
 OPEN_TABLES = """
     SELECT c.relname || ' has no forced wall for both reading and writing'
