@@ -180,7 +180,7 @@ class _Redirect:
                 self.wfile.write(page)
                 came.set()
 
-            def log_message(self, format: str, *args: Any) -> None:
+            def log_message(self, *_: Any, **__: Any) -> None:
                 """Says nothing: the code stands in the path."""
 
         self._server = HTTPServer(("127.0.0.1", 0), Handler)
