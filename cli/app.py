@@ -12,7 +12,7 @@ import cyclopts
 from cyclopts import App, Parameter
 from rich.markup import escape
 
-from cli import events, overview, records, reports, timeline, traces
+from cli import events, history, overview, records, reports, timeline, traces
 from cli.client import Client
 from cli.credentials import forget
 from cli.importing.options import DealOptions, Options
@@ -102,6 +102,34 @@ def show_overview(record_id: Id, /, *, as_of: str = "", json: Json = False) -> N
     """
     with Client(load()) as client:
         overview.show(client, record_id, as_of, json)
+
+
+@app.command(name="history")
+def show_history(record_id: Id, /, *, limit: int = 20, json: Json = False) -> None:
+    """Show a record's revisions, the last first.
+
+    Parameters
+    ----------
+    limit
+        How many at most; 20 where left out.
+    """
+    with Client(load()) as client:
+        history.show(client, record_id, at_least_one(limit), json)
+
+
+@app.command(name="revert")
+def revert(record_id: Id, /, *, revision: int | None = None, as_of: str = "", json: Json = False) -> None:
+    """Take a record back to one of its revisions.
+
+    Parameters
+    ----------
+    revision
+        Its number, as `rapport history` shows it.
+    as_of
+        Or a time: to what was known then.
+    """
+    with Client(load()) as client:
+        history.revert(client, record_id, revision, as_of, json)
 
 
 @app.command(name="list")

@@ -35,6 +35,7 @@ def rapport(*arguments: str, environment: Mapping[str, str] = NOWHERE) -> subpro
         (["list", "leeds"], 2, "no resource 'leeds'; there are contacts, companies"),
         (["list", "leads", "--limit", "0"], 2, "--limit 0: at least 1"),
         (["overview", "lead_01h455vb4pex5vsknk084sn02q"], 2, "an overview is of a contact or a company"),
+        (["revert", "lead_01h455vb4pex5vsknk084sn02q"], 2, "say which: --revision N, or --as-of TIME"),
         (["get", "nonsense"], 2, "'nonsense' is not an id"),
         (["get", "lead_01h455vb4pex5vsknk084sn02q"], 1, "start the platform with `make up`"),
         (["funnel", "--by", "colour"], 2, "colour"),

@@ -40,6 +40,16 @@ def test_a_verb_is_emitted_by_every_method_that_changes_something() -> None:
             assert event_type(method, emitted).rpartition(".")[0] in load().by_message
 
 
+def test_every_record_keeps_a_history_that_can_be_read_and_gone_back_in() -> None:
+    contract = load()
+    for kind in contract.resources.values():
+        methods = {each.name: each for each in contract.methods_of(f"{kind.full_name}Service")}
+        name = str(kind.descriptor.name)
+        assert "as_of" in methods[f"Get{name}"].descriptor.input_type.fields_by_name
+        assert f"List{name}Revisions" in methods
+        assert f"{name}.reverted" in methods[f"Revert{name}"].emits
+
+
 def test_every_standard_field_has_its_number() -> None:
     numbers = {"id": 1, "etag": 100, "create_time": 101, "update_time": 102, "delete_time": 103, "owner_id": 104,
                "tags": 105, "external_ids": 106, "custom": 107}  # fmt: skip
