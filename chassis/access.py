@@ -24,10 +24,22 @@ _ALWAYS: Final = frozenset({"id"})
 class Access:
     """An immutable set of rules. Two are equal where their serialised forms are.
 
-    ``encoded`` is what travels, ``claim`` its SHA-256 in base64url, ``user`` the user's UUID or None.
+    ``encoded`` is what travels, ``claim`` its SHA-256 in base64url, ``user_id`` the user's
+    TypeID or an empty text, and ``user`` its UUID or None.
     """
 
-    __slots__ = ("_default", "_hash", "_hidden", "_read_only", "_team", "_visibility", "claim", "encoded", "user")
+    __slots__ = (
+        "_default",
+        "_hash",
+        "_hidden",
+        "_read_only",
+        "_team",
+        "_visibility",
+        "claim",
+        "encoded",
+        "user",
+        "user_id",
+    )
 
     def __init__(self, message: pb.Access) -> None:
         self.encoded = message.SerializeToString(deterministic=True)
@@ -49,6 +61,7 @@ class Access:
         digest = hashlib.sha256(self.encoded).digest()
         self.claim = base64.urlsafe_b64encode(digest).decode().rstrip("=")
         self._hash = int.from_bytes(digest[:8], "big", signed=True)
+        self.user_id = message.user_id
         self.user = ids.decode(message.user_id)[1] if message.user_id else None
         own = frozenset({self.user} if self.user is not None else ())
         self._team = list(own | {UUID(bytes=each) for each in message.team_user_ids})

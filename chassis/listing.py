@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import bindparam, literal_column, select
+from sqlalchemy import bindparam, func, literal_column, select
 from sqlalchemy.sql import Executable
 
 from chassis.context import Fields
@@ -20,7 +20,7 @@ class Listing:
     """What makes the statement of a list: all but the tenant and where its page begins.
 
     ``resumed`` says for each column of the order whether the row before the page has no value there; None for the
-    first page.
+    first page. ``owned`` says that the caller sees the records of the owners in the parameter ``visible`` alone.
     """
 
     resource: Resource[Any]
@@ -29,19 +29,23 @@ class Listing:
     show_deleted: bool
     size: int
     resumed: tuple[bool, ...] | None
+    owned: bool
 
 
 @lru_cache(maxsize=256)
 def statement_of(listing: Listing, _fields: Fields) -> Executable:
     """The statement of a page and one row more: each row's ``record`` and the columns that the order is made of.
 
-    Its parameters are the ``tenant``, and those of `named`. It is another one where the caller may use other fields.
+    Its parameters are the ``tenant``, those of `named`, and ``visible`` where it is for some owners. It is another one
+    where the caller may use other fields.
     """
     table, descriptor = listing.resource.table, listing.resource.message.DESCRIPTOR
     order = parse_order(listing.order_by, descriptor, table)
     statement = select(table.c.record, *(place.column for place in order.columns)).where(
         table.c.tenant_id == bindparam("tenant"), condition(listing.filter, descriptor, table)
     )
+    if listing.owned:
+        statement = statement.where(table.c.owner_id == func.any(bindparam("visible")))
     if not listing.show_deleted:
         statement = statement.where(table.c.delete_time.is_(None))
     if listing.resumed is not None:

@@ -12,7 +12,8 @@ from sqlalchemy import Table, bindparam, func, insert, select, update
 from sqlalchemy.sql import Executable
 from sqlalchemy.sql.elements import BindParameter
 
-from chassis import contract, ids
+from chassis import context, contract, ids
+from chassis.access import owned_prefix
 from chassis.errors import Invalid, NotFound, Reason
 from chassis.keys import Key, keys_of
 from chassis.rows import Columns
@@ -59,6 +60,15 @@ class Resource(Generic[M]):
         self.read_many: Executable = select(*kept).where(*many)
         # In the order of ids, so that two batches that meet wait for each other instead of locking up.
         self.lock_many: Executable = select(*kept, clock).where(*many).order_by(table.c.id).with_for_update()
+        # The same for a caller that sees the records of some owners, ``visible``, alone.
+        self.owned = bool(owned_prefix(message.DESCRIPTOR)) and "owner_id" in table.c
+        if self.owned:
+            seen = table.c.owner_id == func.any(bindparam("visible"))
+            self.lock_visible: Executable = select(*kept, clock).where(*by_id, seen).with_for_update()
+            self.read_many_visible: Executable = select(*kept).where(*many, seen)
+            self.lock_many_visible: Executable = (
+                select(*kept, clock).where(*many, seen).order_by(table.c.id).with_for_update()
+            )
         written: dict[str, BindParameter[Any]] = {
             column.name: bindparam(f"v_{column.name}") for column in table.c if column.name not in _FIXED
         }
@@ -82,6 +92,14 @@ class Resource(Generic[M]):
         if prefix != self.kind.prefix:
             raise Invalid(Reason.REASON_ID_INVALID, f"'id': it is the id of a {prefix}, not of a {self.kind.prefix}")
         return uuid
+
+    def id_of(self, uuid: UUID) -> str:
+        """The id that a UUID has as one of its records."""
+        return ids.encode(self.kind.prefix, uuid)
+
+    def owners(self) -> list[UUID] | None:
+        """The owners whose records the current caller may see; None where it may see every record."""
+        return context.owners(contract.descriptor_of(self.message)) if self.owned else None
 
     def read(self, row: Any) -> M:
         """The record that a row keeps."""

@@ -86,6 +86,8 @@ class Standard:
         return _masked(self.resource, body, wanted)
 
     async def _as_of(self, request: Any, tx: View) -> bytes:
+        if self.resource.owners() is not None:
+            await tx.get_body(self.resource, request.id)  # who may see a record today may see its past
         ledger = tx.schema.ledger
         rows = await tx.rows(
             select(ledger.c.after)
@@ -105,15 +107,21 @@ class Standard:
     async def list(self, request: Any, tx: View) -> bytes:
         """Lists a page of records."""
         descriptor = self.resource.message.DESCRIPTOR
-        query = (tx.tenant, self.resource.kind.full_name, request.filter, request.order_by, request.show_deleted)
+        owners = self.resource.owners()
+        query = (
+            tx.tenant, self.resource.kind.full_name, request.filter, request.order_by, request.show_deleted, *_bound()
+        )  # fmt: skip
         order = parse_order(request.order_by, descriptor, self.resource.table)
         page = page_of(self._sealer, request.page_size, request.page_token, query)
         wanted = masks.wanted(request.read_mask, descriptor)
         listing = Listing(
             self.resource, request.filter, request.order_by, request.show_deleted, page.size,
-            None if page.after is None else tuple(each is None for each in page.after),
+            None if page.after is None else tuple(each is None for each in page.after), owners is not None,
         )  # fmt: skip
-        rows = await tx.rows_alone(statement_of(listing, context.fields(descriptor)), named(page.after))
+        given = named(page.after)
+        if owners is not None:
+            given["visible"] = owners
+        rows = await tx.rows_alone(statement_of(listing, context.fields(descriptor)), given)
         response = self._response(tx.method)
         if len(rows) > page.size:
             response.next_page_token = page.next_token(order.values(rows[page.size - 1]))
@@ -138,9 +146,16 @@ class Standard:
             return await self._create(request, record, tx, claimed=False)
 
     async def _create(self, request: Any, record: Any, tx: Work, *, claimed: bool) -> Message:
+        self._own(record)
         occur_time = request.occur_time if request.HasField("occur_time") else None
         made = await tx.create(self.resource, record, occur_time=occur_time, claimed=claimed)
         return await self.create_hook(request, made, tx) if self.create_hook is not None else made
+
+    def _own(self, record: Any) -> None:
+        """Gives a record without owner to a user that sees some owners' records alone: it would be out of its sight."""
+        if self.resource.owned and not record.owner_id and self.resource.owners() is not None:
+            access = context.current().caller.access
+            record.owner_id = access.user_id if access is not None else ""
 
     async def update(self, request: Any, tx: Work) -> Message:
         """Changes fields of one record."""
@@ -189,7 +204,8 @@ class Standard:
         """Lists a record's history from the ledger, the last revision first."""
         await tx.get(self.resource, request.id)
         ledger = tx.schema.ledger
-        page = page_of(self._sealer, request.page_size, request.page_token, (tx.tenant, "revisions", request.id))
+        query = (tx.tenant, "revisions", request.id, *_bound())
+        page = page_of(self._sealer, request.page_size, request.page_token, query)
         statement = select(ledger).where(
             ledger.c.tenant_id == bindparam("tenant"), ledger.c.entity_id == bindparam("entity_id")
         )
@@ -246,7 +262,7 @@ class Standard:
             check_required(item)
             record = self._resource_in(item)
             self.resource.normalize(record)
-            upsert.refuse_taken(record)
+            await upsert.refuse_taken(record)
             made = await self._create(item, record, tx, claimed=True)
             upsert.remember(made)
             return made, Outcome.OUTCOME_CREATED
@@ -351,6 +367,12 @@ class Standard:
                 getattr(result, self.field).CopyFrom(record)
                 result.outcome = outcome
         return response  # type: ignore[no-any-return]
+
+
+def _bound() -> list[str]:
+    """What page tokens are bound to beside the query: what the caller may see, where that is not everything."""
+    call = context.current_or_none()
+    return [] if call is None or call.caller.access is None else [call.caller.access.claim]
 
 
 def _only(record: Message, wanted: frozenset[str] | None) -> Message:

@@ -10,7 +10,7 @@ from uuid import UUID
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from chassis import ids, masks
+from chassis import masks
 from chassis.errors import Aborted, Failure, Precondition, Reason
 from chassis.keys import Key, claim
 from chassis.resource import Record, Resource
@@ -41,34 +41,36 @@ class Upsert:
 
     async def lock_matches(self) -> None:
         """Locks every record that holds one of the keys."""
-        prefix = self._resource.kind.prefix
-        held = {ids.encode(prefix, each) for holders in self._holders.values() for each in holders}
+        held = {self._resource.id_of(each) for holders in self._holders.values() for each in holders}
         self._records = await self._work.lock_many(self._resource, held)
 
     def match(self, record: Any) -> Record[Any] | None:
         """The one record that ``record`` means, or None where it is new.
 
-        An exclusive key decides; else the others must agree. Raises Precondition, AMBIGUOUS_KEY, where several match.
+        An exclusive key decides; else the others must agree. Raises Precondition, AMBIGUOUS_KEY, where several match,
+        and AlreadyExists, KEY_TAKEN, where the one that matches is not for the caller to see.
         """
         keys = self._resource.keys(record)
         found = self._held(key for key in keys if key.exclusive) or self._held(keys)
-        if len(found) > 1:
-            names = [ids.encode(self._resource.kind.prefix, each) for each in sorted(found)]
+        names = [self._resource.id_of(each) for each in sorted(found)]
+        if any(each not in self._records for each in names):
+            raise key_taken(self._resource, next(key for key in keys if self._held([key])))
+        if len(names) > 1:
             raise Precondition(
                 Reason.REASON_AMBIGUOUS_KEY,
                 f"the keys match {len(names)} records: {', '.join(names)}; name one by an external id",
                 metadata={"ids": ",".join(names)},
             )
-        return self._records[ids.encode(self._resource.kind.prefix, found.pop())] if found else None
+        return self._records[names[0]] if names else None
 
     def _held(self, keys: Iterable[Key]) -> set[UUID]:
         return {each for key in keys for each in self._holders.get((key.kind, key.value), ())}
 
-    def refuse_taken(self, record: Any) -> None:
+    async def refuse_taken(self, record: Any) -> None:
         """Raises AlreadyExists, KEY_TAKEN, where a record holds an exclusive key of ``record``."""
         for key in self._resource.keys(record):
             if key.exclusive and (holders := self._holders.get((key.kind, key.value))):
-                raise key_taken(self._resource, key, holders[0])
+                raise await self._work.taken(self._resource, key, holders[0])
 
     def remember(self, made: Any) -> None:
         """Takes a record that the batch made, so that a later item of the batch finds it."""
@@ -92,7 +94,7 @@ class Upsert:
         match.after.external_ids.extend(added)
         for key in self._resource.keys(match.after):
             others = [each for each in self._holders.get((key.kind, key.value), ()) if key.exclusive]
-            if others and ids.encode(self._resource.kind.prefix, others[0]) != match.before.id:
+            if others and self._resource.id_of(others[0]) != match.before.id:
                 raise Aborted(Reason.REASON_KEY_TAKEN, f"another record holds this {key.kind}")
         made: Message = await self._work.update(match, occur_time=occur_time, claimed=True)
         self.remember(made)

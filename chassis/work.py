@@ -51,28 +51,41 @@ class View(Tx):
         self.method = method
 
     async def get(self, resource: Resource[M], record_id: str) -> M:
-        """The record, deleted or not. Raises NotFound where there is none."""
+        """The record, deleted or not. Raises NotFound where there is none that the caller may see."""
         return resource.message.FromString(await self.get_body(resource, record_id))
 
     async def get_body(self, resource: Resource[Any], record_id: str) -> bytes:
-        """The record as it is sent. Raises NotFound where there is none."""
-        row = await self.row_by_id(resource.read_many, resource.uuid(record_id))
+        """The record as it is kept. Raises NotFound where there is none that the caller may see."""
+        uuid, owners = resource.uuid(record_id), resource.owners()
+        if owners is None:
+            row = await self.row_by_id(resource.read_many, uuid)
+        else:
+            rows = await self.rows_alone(resource.read_many_visible, {"ids": [uuid], "visible": owners})
+            row = rows[0] if rows else None
         if row is None:
             raise resource.missing(record_id)
         body: bytes = row["record"]
         return body
 
     async def get_many(self, resource: Resource[M], record_ids: Sequence[str]) -> dict[str, M]:
-        """Those of the records that exist, by id."""
+        """Those of the records that exist and the caller may see, by id."""
         found = await self.get_bodies(resource, record_ids)
         return {each: resource.message.FromString(body) for each, body in found.items()}
 
     async def get_bodies(self, resource: Resource[Any], record_ids: Sequence[str]) -> dict[str, bytes]:
-        """Those of the records that exist, as they are sent, by id."""
+        """Those of the records that exist and the caller may see, as they are kept, by id."""
         wanted = {each: resource.uuid(each) for each in record_ids}
-        rows = await self.rows_alone(resource.read_many, {"ids": list(set(wanted.values()))})
+        given = {"ids": list(set(wanted.values()))}
+        if (owners := resource.owners()) is None:
+            rows = await self.rows_alone(resource.read_many, given)
+        else:
+            rows = await self.rows_alone(resource.read_many_visible, {**given, "visible": owners})
         found = {row["id"]: row["record"] for row in rows}
         return {each: found[uuid] for each, uuid in wanted.items() if uuid in found}
+
+    async def sees(self, resource: Resource[Any], uuid: UUID) -> bool:
+        """Whether the caller may see the record of an id that came from elsewhere than the caller."""
+        return resource.owners() is None or bool(await self.get_bodies(resource, [resource.id_of(uuid)]))
 
 
 class Work(View):
@@ -88,10 +101,14 @@ class Work(View):
     async def lock(self, resource: Resource[M], record_id: str, etag: str = "", *, deleted: bool = False) -> Record[M]:
         """The record, locked until the transaction ends, so that writers wait for each other.
 
-        Raises NotFound; Aborted (ETAG_MISMATCH, with the current etag) where ``etag`` is another; Precondition
-        (DELETED) for a deleted one unless ``deleted``.
+        Raises NotFound, also where the caller may not see it; Aborted (ETAG_MISMATCH, with the current etag) where
+        ``etag`` is another; Precondition (DELETED) for a deleted one unless ``deleted``.
         """
-        rows = await self.rows(resource.lock_one, {"id": resource.uuid(record_id)})
+        given: _Row = {"id": resource.uuid(record_id)}
+        if (owners := resource.owners()) is None:
+            rows = await self.rows(resource.lock_one, given)
+        else:
+            rows = await self.rows(resource.lock_visible, {**given, "visible": owners})
         if not rows:
             raise resource.missing(record_id)
         self.saw_clock(rows[0].clock)
@@ -100,9 +117,14 @@ class Work(View):
         return record
 
     async def lock_many(self, resource: Resource[M], record_ids: Iterable[str]) -> dict[str, Record[M]]:
-        """Those of the records that exist, locked, by id; deleted ones too."""
+        """Those of the records that exist and the caller may see, locked, by id; deleted ones too."""
         wanted = sorted({resource.uuid(each) for each in record_ids})
-        rows = await self.rows(resource.lock_many, {"ids": wanted}) if wanted else ()
+        if not wanted:
+            return {}
+        if (owners := resource.owners()) is None:
+            rows = await self.rows(resource.lock_many, {"ids": wanted})
+        else:
+            rows = await self.rows(resource.lock_many_visible, {"ids": wanted, "visible": owners})
         for row in rows:
             self.saw_clock(row.clock)
         return {ids.encode(resource.kind.prefix, row.id): self._record(resource, row) for row in rows}
@@ -187,7 +209,12 @@ class Work(View):
         uuid = resource.uuid(after.id)  # type: ignore[attr-defined]
         for key in wanted:
             if holder := next((each for each in taken.get(key, ()) if each != uuid), None):
-                raise key_taken(resource, key, holder)
+                raise await self.taken(resource, key, holder)
+
+    async def taken(self, resource: Resource[Any], key: Key, holder: UUID) -> AlreadyExists:
+        """The failure for a key that another record holds; it names the record where the caller may see it."""
+        shown = {"id": resource.id_of(holder)} if await self.sees(resource, holder) else {}
+        return key_taken(resource, key, **shown)
 
     async def happened(self, resource: Resource[Any], occur_time: Timestamp | dt.datetime | None) -> dt.datetime:
         """When a change happened of which a caller says ``occur_time``; now where it says nothing.
@@ -378,12 +405,12 @@ def check_lock(record: Record[Any], wanted: str, *, deleted: bool = False) -> No
         raise Precondition(Reason.REASON_DELETED, f"{record.before.id} is deleted; undelete it first")
 
 
-def key_taken(resource: Resource[Any], key: Key, holder: UUID) -> AlreadyExists:
-    """The failure for a key that another record holds."""
+def key_taken(resource: Resource[Any], key: Key, **shown: str) -> AlreadyExists:
+    """The failure for a key that another record holds, with what may be ``shown`` of that one."""
     return AlreadyExists(
         Reason.REASON_KEY_TAKEN,
         f"another {resource.kind.prefix} holds this {key.kind}",
-        metadata={"kind": key.kind, "id": ids.encode(resource.kind.prefix, holder)},
+        metadata={"kind": key.kind, **shown},
     )
 
 
