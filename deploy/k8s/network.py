@@ -9,6 +9,11 @@ from deploy.local.parts import KINDS, MAY_CALL
 PUBLIC = {"gateway": {"http", "grpc"}}
 # Outside the namespace: names, PostgreSQL, NATS, traces.
 PLATFORM_PORTS = {53, 5432, 4222, 4318}
+# The internet: who may call it, where, and what is never a part of it.
+OUTBOUND = {"gateway"}
+OUTBOUND_PORTS = {443, 8443}
+INSIDE = {"10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"}
+INTERNET_6 = "2000::/3"
 
 
 def network(rendered: Rendered) -> Iterator[str]:
@@ -25,6 +30,7 @@ def network(rendered: Rendered) -> Iterator[str]:
                     yield f"{caller} {'reaches' if open_ else 'does not reach'} {callee}"
     for workload in rendered.workloads():
         yield from _open_to_all(policies, workload)
+        yield from _internet(policies, workload)
 
 
 def _open_to_all(policies: list[Manifest], workload: Workload) -> Iterator[str]:
@@ -34,6 +40,17 @@ def _open_to_all(policies: list[Manifest], workload: Workload) -> Iterator[str]:
     for rule in _rules(policies, workload, "ingress"):
         if "from" not in rule and not set(_ports(rule) or [None]) <= PUBLIC.get(workload.name, set()):
             yield f"{workload.label} is open to everyone"
+
+
+def _internet(policies: list[Manifest], workload: Workload) -> Iterator[str]:
+    for rule in _rules(policies, workload, "egress"):
+        blocks = [each["ipBlock"] for each in rule.get("to") or [] if "ipBlock" in each]
+        if blocks and workload.name not in OUTBOUND:
+            yield f"{workload.label} reaches addresses outside"
+        if blocks and not set(_ports(rule) or [None]) <= OUTBOUND_PORTS:
+            yield f"{workload.label} reaches addresses outside at ports other than HTTPS's"
+        if any(block["cidr"] != INTERNET_6 and not set(block.get("except") or []) >= INSIDE for block in blocks):
+            yield f"{workload.label} reaches addresses of the network inside"
 
 
 def _denies_all(policy: Manifest) -> bool:

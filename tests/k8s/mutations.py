@@ -73,6 +73,9 @@ def migration(rendered: Rendered) -> Manifest:
     return container(rendered, "Job", "migrate-contacts")
 
 
+_EVERYWHERE = {"ipBlock": {"cidr": "0.0.0.0/0"}}
+
+
 def topology(rendered: Rendered) -> Manifest:
     return container(rendered, "Job", "topology")
 
@@ -83,6 +86,10 @@ def budget(rendered: Rendered) -> Manifest:
 
 def policy(rendered: Rendered) -> Manifest:
     return found(rendered, "NetworkPolicy", "sales")
+
+
+def outbound(rendered: Rendered) -> Manifest:
+    return found(rendered, "NetworkPolicy", "gateway-outbound")
 
 
 def service(rendered: Rendered) -> Manifest:
@@ -288,6 +295,9 @@ MUTATIONS = (
     Mutation("no policy for a service", "network", lambda r: remove(r, "NetworkPolicy", "sales")),
     Mutation("a service open to everyone", "network", on(policy, "spec", "ingress", 0, "from", None)),
     Mutation("a service that reaches everything", "network", on(policy, "spec", "egress", 0, {})),
+    Mutation("a service on the internet", "network", on(policy, "spec", "egress", 0, "to", 0, _EVERYWHERE)),
+    Mutation("any port of the internet", "network", on(outbound, "spec", "egress", 0, "ports", [])),
+    Mutation("the network inside", "network", on(outbound, "spec", "egress", 0, "to", 0, _EVERYWHERE)),
     Mutation(
         "a call nobody makes",
         "network",
