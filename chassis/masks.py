@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from functools import cache
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -11,8 +12,8 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
 from chassis import context
-from chassis.contract import descriptor_of, is_output_only, is_repeated
-from chassis.errors import Invalid, Reason
+from chassis.contract import descriptor_of, is_output_only, is_repeated, is_resource
+from chassis.errors import Denied, Invalid, Reason
 
 # Said with the record, never changed by it.
 _IDENTITY = frozenset({"id", "etag"})
@@ -50,18 +51,105 @@ def apply(after: Message, patch: Message, paths: Iterable[str]) -> None:
 
     Raises Invalid where a path names no field (FIELD_UNKNOWN) or one that only the server sets (FIELD_INVALID).
     """
-    writable = context.fields(descriptor_of(after)).writable
+    may = context.fields(descriptor_of(after))
     for path in paths:
         name, _, rest = path.partition(".")
         field = descriptor_of(after).fields_by_name.get(name)
-        if field is None or name not in writable:
-            raise _unknown("update_mask", name, writable)
+        if field is None or name not in may.readable:
+            raise _unknown("update_mask", name, may.readable)
         if name in _IDENTITY or is_output_only(field):
             raise _invalid(path, "only the server sets it; changes of state have methods of their own")
+        if name not in may.writable and not _same(after, patch, field):
+            raise _read_only(name)
         if rest:
             _apply_inside(after, patch, field, rest, path)
         else:
             _copy(after, patch, field)
+
+
+def check_writable(record: Message) -> None:
+    """Raises Invalid (FIELD_UNKNOWN) or Denied where a record sets a field that the caller may not read, or write."""
+    descriptor = descriptor_of(record)
+    may = context.fields(descriptor)
+    if len(may.writable) < len(descriptor.fields):
+        for field, _ in record.ListFields():
+            check_field(field.name, may)
+
+
+def check_readable(record: Message) -> None:
+    """Raises Invalid, FIELD_UNKNOWN, where a record sets a field that the caller may not read."""
+    readable = context.fields(descriptor_of(record)).readable
+    for field, _ in record.ListFields():
+        if field.name not in readable:
+            raise _unknown(field.name, field.name, readable)
+
+
+def check_field(name: str, may: context.Fields) -> None:
+    """Raises Invalid (FIELD_UNKNOWN) for a field that the caller may not read, Denied for one it may not write."""
+    if name not in may.readable:
+        raise _unknown(name, name, may.readable)
+    if name not in may.writable:
+        raise _read_only(name)
+
+
+def check_verb(request: Message, resource: Descriptor) -> None:
+    """Raises like `check_writable` where a request writes what the caller may not.
+
+    What a method that changes a record takes under the name of one of the record's fields is written there.
+    """
+    for field, value in request.ListFields():
+        if field.message_type is not None and not is_repeated(field) and is_resource(field.message_type):
+            check_writable(value)
+        elif field.name in resource.fields_by_name and field.name not in _IDENTITY:
+            check_field(field.name, context.fields(resource))
+
+
+def hide(message: Message) -> None:
+    """Takes out of a message, and of all messages inside, what the caller may not read of the records there."""
+    descriptor = descriptor_of(message)
+    if is_resource(descriptor):
+        readable = context.fields(descriptor).readable
+        for field, _ in message.ListFields():
+            if field.name not in readable:
+                message.ClearField(field.name)
+    for field, value in message.ListFields():
+        if field.message_type is None or not _holds_records(field.message_type, frozenset()):
+            continue
+        if not is_repeated(field):
+            hide(value)
+        elif field.message_type.GetOptions().map_entry:
+            for each in value.values():
+                hide(each)
+        else:
+            for each in value:
+                hide(each)
+
+
+@cache
+def _holds_records(descriptor: Descriptor, above: frozenset[str]) -> bool:
+    """Whether a record may be inside a message of this kind."""
+    if is_resource(descriptor):
+        return True
+    seen = above | {descriptor.full_name}
+    inner = (each.message_type for each in descriptor.fields if each.message_type is not None)
+    return any(each.full_name not in seen and _holds_records(each, seen) for each in inner)
+
+
+def _same(after: Message, patch: Message, field: FieldDescriptor) -> bool:
+    """Whether a patch repeats what a field holds: a client may send back what it got."""
+    if field.has_presence and after.HasField(field.name) != patch.HasField(field.name):
+        return False
+    return bool(getattr(after, field.name) == getattr(patch, field.name))
+
+
+def _read_only(name: str) -> Denied:
+    message = "you may read it, not write it"
+    return Denied(
+        Reason.REASON_PERMISSION_DENIED,
+        f"{name}: {message}",
+        metadata={"field": name},
+        violations=[(name, message)],
+    )
 
 
 def _apply_inside(after: Message, patch: Message, field: FieldDescriptor, rest: str, path: str) -> None:

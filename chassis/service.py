@@ -17,11 +17,12 @@ from typing import Any, ClassVar, Final, TypeVar
 from uuid import UUID
 
 from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError, Message
 from opentelemetry.trace import SpanKind
 from sqlalchemy import Select, Table, bindparam, select
 
-from chassis import context, contract, telemetry
+from chassis import context, contract, masks, telemetry
 from chassis.checks import check, check_required
 from chassis.clients import Channels
 from chassis.context import Call, Caller
@@ -119,6 +120,8 @@ class _Bound:
     handler: Callable[[Any, Any], Awaitable[Any]]
     own_transactions: bool
     batch: bool
+    # The record of a method that changes one in a way of its own.
+    verb: Descriptor | None
 
 
 class _Rehearsal(Exception):
@@ -170,6 +173,7 @@ class Server:
                     handler,
                     bool(getattr(handler, "own_transactions", False)),
                     method.name.startswith("Batch") and service.resource is not None,
+                    _verb(method, service, standard),
                 )
         return problems
 
@@ -234,7 +238,7 @@ class Server:
                     raise DeadlineExceeded(Reason.REASON_DEADLINE_EXCEEDED, "its time was over before its turn came")
                 try:
                     async with asyncio.timeout(call.remaining_s()):
-                        response = await self._answer(bound, _parse(bound.request, request), call)
+                        response = _shown(bound, await self._answer(bound, _parse(bound.request, request), call), call)
                 except TimeoutError as error:
                     raise DeadlineExceeded(Reason.REASON_DEADLINE_EXCEEDED, f"not done within {limit:.1f} s") from error
         return response if isinstance(response, bytes) else response.SerializeToString()
@@ -244,6 +248,8 @@ class Server:
             check(request)
             if not bound.method.name.startswith("Update"):
                 check_required(request, records=False)
+        if bound.verb and call.caller.access is not None:
+            masks.check_verb(request, bound.verb)
         if bound.own_transactions:
             return await bound.handler(request, call)
         if not bound.method.writes:
@@ -350,6 +356,21 @@ def generated(full_name: str) -> Any:
         return message_factory.GetMessageClass(descriptor_pool.Default().FindMessageTypeByName(full_name))
     except KeyError:
         return contract.load().message(full_name)
+
+
+def _verb(method: contract.Method, service: Service, standard: Standard | None) -> Descriptor | None:
+    if standard is None or service.resource is None or not method.writes or standard.handler(method.name):
+        return None
+    return contract.descriptor_of(service.resource.message)
+
+
+def _shown(bound: _Bound, response: Message | bytes, call: Call) -> Message | bytes:
+    """The response without what the caller may not read, also where it answers a repeated call from memory."""
+    if call.caller.access is None or not call.caller.access.hides:
+        return response
+    message = bound.method.response.FromString(response) if isinstance(response, bytes) else response
+    masks.hide(message)
+    return message
 
 
 def _parse(kind: type[Message], request: bytes) -> Message:

@@ -146,6 +146,7 @@ class Standard:
             return await self._create(request, record, tx, claimed=False)
 
     async def _create(self, request: Any, record: Any, tx: Work, *, claimed: bool) -> Message:
+        masks.check_writable(record)
         self._own(record)
         occur_time = request.occur_time if request.HasField("occur_time") else None
         made = await tx.create(self.resource, record, occur_time=occur_time, claimed=claimed)
@@ -172,9 +173,11 @@ class Standard:
         clear_output_only(patch, frozenset({"id"}))
         paths = request.update_mask.paths
         if list(paths) == ["*"]:
+            masks.check_readable(patch)
+            readable = context.fields(contract.descriptor_of(patch)).readable
             paths = [
                 each.name for each in patch.DESCRIPTOR.fields
-                if not contract.is_output_only(each) and each.name != "etag"
+                if each.name in readable and not contract.is_output_only(each) and each.name != "etag"
             ]  # fmt: skip
         masks.apply(record.after, patch, paths or masks.present(patch))
         return await tx.update(record, occur_time=request.occur_time if request.HasField("occur_time") else None)
@@ -224,7 +227,8 @@ class Standard:
         revision = entry.revision
         revision.revision = row.revision
         revision.type = row.type
-        revision.changed.paths.extend(row.changed)
+        readable = context.fields(contract.descriptor_of(self.resource.message)).readable
+        revision.changed.paths.extend(name for name in row.changed if name in readable)
         revision.actor = row.actor
         revision.occur_time.CopyFrom(timestamp(row.occur_time))
         revision.commit_time.CopyFrom(timestamp(row.commit_time))

@@ -10,7 +10,7 @@ from uuid import UUID
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from chassis import masks
+from chassis import context, contract, masks
 from chassis.errors import Aborted, Failure, Precondition, Reason
 from chassis.keys import Key, claim
 from chassis.resource import Record, Resource
@@ -89,6 +89,8 @@ class Upsert:
         match.after.CopyFrom(match.before)  # an earlier item of the batch may have failed half-way
         known = [(each.system, each.id) for each in match.after.external_ids]
         added = [each for each in record.external_ids if (each.system, each.id) not in known]
+        if added:
+            masks.check_field("external_ids", context.fields(contract.descriptor_of(record)))
         paths = [path for path in paths or masks.present(record) if path != "external_ids"]
         masks.apply(match.after, record, paths)
         match.after.external_ids.extend(added)
