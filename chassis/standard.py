@@ -109,7 +109,7 @@ class Standard:
         descriptor = self.resource.message.DESCRIPTOR
         owners = self.resource.owners()
         query = (
-            tx.tenant, self.resource.kind.full_name, request.filter, request.order_by, request.show_deleted, *_bound()
+            tx.tenant, self.resource.kind.full_name, request.filter, request.order_by, request.show_deleted
         )  # fmt: skip
         order = parse_order(request.order_by, descriptor, self.resource.table)
         page = page_of(self._sealer, request.page_size, request.page_token, query)
@@ -207,7 +207,7 @@ class Standard:
         """Lists a record's history from the ledger, the last revision first."""
         await tx.get(self.resource, request.id)
         ledger = tx.schema.ledger
-        query = (tx.tenant, "revisions", request.id, *_bound())
+        query = (tx.tenant, "revisions", request.id)
         page = page_of(self._sealer, request.page_size, request.page_token, query)
         statement = select(ledger).where(
             ledger.c.tenant_id == bindparam("tenant"), ledger.c.entity_id == bindparam("entity_id")
@@ -371,12 +371,6 @@ class Standard:
                 getattr(result, self.field).CopyFrom(record)
                 result.outcome = outcome
         return response  # type: ignore[no-any-return]
-
-
-def _bound() -> list[str]:
-    """What page tokens are bound to beside the query: what the caller may see, where that is not everything."""
-    call = context.current_or_none()
-    return [] if call is None or call.caller.access is None else [call.caller.access.claim]
 
 
 def _only(record: Message, wanted: frozenset[str] | None) -> Message:

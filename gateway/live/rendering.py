@@ -8,6 +8,7 @@ from crm.gateway.v1 import event_pb2 as pb
 
 from chassis import context
 from chassis.change import Change
+from chassis.contract import load
 from gateway.transcode import Transcoder
 
 
@@ -22,12 +23,12 @@ def event_of(change: Change, codec: Transcoder) -> pb.Event:
         cause_event_id=change.message.cause_event_id,
         trace_id=change.trace_id,
     )
-    event.changed.CopyFrom(change.message.changed)
+    readable = context.fields(load().by_message[change.resource].descriptor).readable
+    event.changed.paths.extend(name for name in change.changed if name in readable)
     event.occur_time.CopyFrom(change.message.occur_time)
     event.commit_time.CopyFrom(change.message.commit_time)
     for record, target in ((change.before, event.before), (change.after, event.after)):
         if record is not None:
-            readable = context.fields(record.DESCRIPTOR).readable
             shown: Any = codec.value(record)
             target.update({name: value for name, value in shown.items() if name in readable})
     return event

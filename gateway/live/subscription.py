@@ -9,9 +9,11 @@ from datetime import datetime
 
 from crm.gateway.v1 import event_pb2 as pb
 
+from chassis import context
+from chassis.access import Access
 from chassis.change import Change
 from chassis.checks import check
-from chassis.context import Caller
+from chassis.context import Call, Caller
 from chassis.errors import Exhausted, Failure, Reason, Unavailable
 from chassis.rows import moment
 from chassis.tokens import Sealer
@@ -51,7 +53,7 @@ class Subscriptions:
         self._ledgers = ledgers
         self._sealer = sealer
         self._codec = codec
-        self._rendered: OrderedDict[tuple[str, int], pb.Event] = OrderedDict()
+        self._rendered: OrderedDict[tuple[str, int, Access | None], pb.Event] = OrderedDict()
 
     def open(self, request: pb.SubscribeRequest, recheck: Recheck, caller: Caller) -> Subscription:
         """A stream for a caller. Raises Invalid for a bad request, Unavailable while the ledgers are not known.
@@ -59,22 +61,23 @@ class Subscriptions:
         ``recheck`` looks up whether the caller may still come in; it is asked while the stream lasts.
         """
         check(request)
-        check_wanted(request.types, request.changed_fields)
-        wanted = Wanted(request.types, request.entity_ids, request.changed_fields)
+        _check_wanted(request, caller)
         if request.replay_id:
             start: Positions | datetime = replay.unseal(self._sealer, caller.tenant, request.replay_id)
         elif request.HasField("start_time"):
             start = moment(request.start_time)
         else:
             start = self._feed.positions()
-        return Subscription(self, caller, recheck, wanted, start)
+        return Subscription(self, caller, recheck, request, start)
 
-    def event(self, change: Change) -> pb.Event:
-        """A change as subscribers see it."""
-        key = (change.service, change.position)
+    def event(self, change: Change, caller: Caller) -> pb.Event:
+        """A change as a caller sees it."""
+        hiding = caller.access if caller.access is not None and caller.access.hides else None
+        key = (change.service, change.position, hiding)
         found = self._rendered.get(key)
         if found is None:
-            found = self._rendered[key] = event_of(change, self._codec)
+            with _as(caller):
+                found = self._rendered[key] = event_of(change, self._codec)
             if len(self._rendered) > _RENDERED_LIMIT:
                 self._rendered.popitem(last=False)
         return found
@@ -84,12 +87,14 @@ class Subscription:
     """One stream of events and checkpoints. Iterate it once; it ends with Ending."""
 
     def __init__(
-        self, home: Subscriptions, caller: Caller, recheck: Recheck, wanted: Wanted, start: Positions | datetime
-    ) -> None:
+        self, home: Subscriptions, caller: Caller, recheck: Recheck, request: pb.SubscribeRequest,
+        start: Positions | datetime,
+    ) -> None:  # fmt: skip
         self._home = home
         self._caller = caller
         self._recheck = recheck
-        self._wanted = wanted
+        self._request = request
+        self._wanted = Wanted(request.types, request.entity_ids, request.changed_fields)
         self._start = start
         self._positions: Positions = {}
         self._checked = time.monotonic()
@@ -191,13 +196,24 @@ class Subscription:
         self._positions[change.service] = change.position
         if not self._wanted.takes(change) or not may_see(self._caller, change):
             return None
-        return pb.SubscribeResponse(replay_id=self.replay_id, event=self._home.event(change))
+        return pb.SubscribeResponse(replay_id=self.replay_id, event=self._home.event(change, self._caller))
 
     async def _check_rights(self, at_most_s: float) -> None:
         now = time.monotonic()
         if now - self._checked > at_most_s:
-            self._caller = await self._recheck()
+            before, self._caller = self._caller, await self._recheck()
             self._checked = now
+            if self._caller.access != before.access:
+                _check_wanted(self._request, self._caller)
 
     def _checkpoint(self) -> pb.SubscribeResponse:
         return pb.SubscribeResponse(replay_id=self.replay_id)
+
+
+def _as(caller: Caller) -> context.enter:
+    return context.enter(Call(caller, "subscribe", time.monotonic()))
+
+
+def _check_wanted(request: pb.SubscribeRequest, caller: Caller) -> None:
+    with _as(caller):
+        check_wanted(request.types, request.changed_fields)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from chassis import context, ids
 from chassis.change import Change
 from chassis.context import Caller
 from chassis.contract import load
@@ -32,7 +33,10 @@ class Wanted:
 
 
 def check_wanted(types: Iterable[str], changed_fields: Iterable[str]) -> None:
-    """Raises Invalid for a type of event that does not exist, and for a field that no record of these types has."""
+    """Raises Invalid for a type of event that does not exist, and for a field that no record of these types has.
+
+    A field that the current caller may not read is none.
+    """
     resources = load().by_message
     known = {*load().event_types, *resources}
     asked = set()
@@ -42,7 +46,7 @@ def check_wanted(types: Iterable[str], changed_fields: Iterable[str]) -> None:
             what = "is no type of event" + (f"; did you mean '{near[0]}'?" if near else "")
             raise invalid(f"types[{index}]", what)
         asked.add(each if each in resources else each.rpartition(".")[0])
-    fields = {field.name for name in asked or resources for field in resources[name].descriptor.fields}
+    fields = {field for name in asked or resources for field in context.fields(resources[name].descriptor).readable}
     for index, each in enumerate(changed_fields):
         if each not in fields:
             near = get_close_matches(each, fields, 1)
@@ -51,6 +55,12 @@ def check_wanted(types: Iterable[str], changed_fields: Iterable[str]) -> None:
 
 
 def may_see(caller: Caller, change: Change) -> bool:
-    """Whether a caller may read the record that changed."""
+    """Whether a caller may read the record that changed, as it was or as it is now."""
     resource = load().by_message.get(change.resource)
-    return resource is not None and caller.may(f"{resource.plural}.read")
+    if resource is None or not caller.may(f"{resource.plural}.read"):
+        return False
+    owners = context.owners_for(caller, resource.descriptor)
+    if owners is None:
+        return True
+    held = {each.owner_id for each in (change.before, change.after) if each is not None and each.owner_id}
+    return any(ids.decode(each)[1] in owners for each in held)
