@@ -75,8 +75,8 @@ class Platform:
 
     def revoke(self, who: str, at: float) -> None:
         """Ends what was given to a principal or credential before ``at``, a Unix time in seconds."""
-        self.verifier.revoke(who, at)
-        self.signer.forget(who)
+        self.verifier.revoked.add(who, at)
+        self.signer.revoked.add(who, at)
 
 
 class Service:

@@ -72,6 +72,27 @@ class KeyFile:
         return found.st_mtime_ns, found.st_ino, found.st_size
 
 
+class Revocations:
+    """Whose tokens hold no longer: what was issued to a principal or credential before a moment."""
+
+    def __init__(self) -> None:
+        self._moments: dict[str, float] = {}
+
+    def add(self, who: str, at: float) -> None:
+        """Takes one in; ``at`` is a Unix time in seconds. It is kept as long as such a token may live."""
+        now = time.time()
+        kept = {each: moment for each, moment in self._moments.items() if moment + 2 * LIFE_S > now}
+        kept[who] = max(at, kept.get(who, 0.0))
+        self._moments = kept
+
+    def cover(self, caller: Caller, issued: float) -> bool:
+        """Whether a token that was issued for this caller at that time holds no longer."""
+        if not self._moments:
+            return False
+        names = (caller.principal, caller.credential)
+        return any(issued <= self._moments[name] + FRESH_S for name in names if name in self._moments)
+
+
 class Signer:
     """Makes the tokens with which a kind of process calls the others. A key file that is replaced is read again."""
 
@@ -79,6 +100,7 @@ class Signer:
         self.kind = kind
         self._file = KeyFile(key_file)
         self._cache: dict[tuple[str, Caller], tuple[str, float]] = {}
+        self.revoked = Revocations()
         self._take(self._file.text)
 
     def _take(self, pem: str) -> None:
@@ -91,7 +113,7 @@ class Signer:
         self._renew()
         cached = self._cache.get((audience, caller))
         now = time.time()
-        if cached and cached[1] - MARGIN_S > now:
+        if cached and cached[1] - MARGIN_S > now and not self.revoked.cover(caller, cached[1] - LIFE_S):
             return cached[0]
         if len(self._cache) >= _CACHE_LIMIT:
             self._cache.clear()
@@ -124,10 +146,6 @@ class Signer:
         self._renew()
         return jwt.encode({"alg": ALGORITHM, "kid": self._kid, "typ": type}, claims, self._key, algorithms=[ALGORITHM])
 
-    def forget(self, who: str) -> None:
-        """Makes no further use of tokens made for a principal or credential; the next one is fresh."""
-        self._cache = {key: kept for key, kept in self._cache.items() if who not in names_of(key[1])}
-
     def _renew(self) -> None:
         if self._file.changed():
             try:
@@ -157,7 +175,7 @@ class Verifier:
         self._cache: dict[str, _Verified] = {}
         # What callers may see, by its claim: users have one each, and a new token every minute.
         self._access: dict[str, Access] = {}
-        self._revoked: dict[str, float] = {}
+        self.revoked = Revocations()
         self._take(self._file.text)
 
     def _take(self, trust: str) -> None:
@@ -196,7 +214,7 @@ class Verifier:
         return self._current(found).caller
 
     def _current(self, found: _Verified) -> _Verified:
-        if self._revoked and self._is_revoked(found):
+        if self.revoked.cover(found.caller, found.issued):
             raise _unauthenticated("the credential behind the token is revoked")
         return found
 
@@ -214,19 +232,6 @@ class Verifier:
                 self._access.clear()
             self._access[claim] = known
         return known
-
-    def revoke(self, who: str, at: float) -> None:
-        """Refuses what was issued to a principal or credential before ``at``, a Unix time in seconds.
-
-        It is kept as long as such a token may live.
-        """
-        now = time.time()
-        kept = {each: moment for each, moment in self._revoked.items() if moment + 2 * LIFE_S > now}
-        kept[who] = max(at, kept.get(who, 0.0))
-        self._revoked = kept
-
-    def _is_revoked(self, found: _Verified) -> bool:
-        return any(found.issued <= self._revoked.get(who, 0.0) + FRESH_S for who in names_of(found.caller))
 
     def key(self, kid: str) -> tuple[str, OKPKey] | None:
         """The kind whose key this is, and the key."""
@@ -276,11 +281,6 @@ class Verifier:
         if self.kind not in self._may_call.get(caller.issuer, frozenset()):
             raise Denied(Reason.REASON_PERMISSION_DENIED, f"{caller.issuer} may not call {self.kind}")
         return _Verified(caller, issued, expiry, access)
-
-
-def names_of(caller: Caller) -> tuple[str, str]:
-    """By what a caller's tokens can be revoked: whom they are for, and the credential they were given for."""
-    return caller.principal, caller.credential
 
 
 def _moment(value: object) -> float:

@@ -9,6 +9,7 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from chassis.contract import Contract, Method
 from gateway.contract import Route, Routes
+from gateway.identity.oauth import TOKEN_PATH
 from gateway.schemas import Schema, Schemas
 from gateway.transcode.request import resource_field
 
@@ -111,11 +112,11 @@ def document(contract: Contract, routes: Routes, server_url: str) -> dict[str, A
         },
         "servers": [{"url": server_url}],
         "tags": [{"name": _tag(each), "description": contract.comment(each)} for each in services],
-        "security": [{"api_key": []}],
+        "security": [{name: []} for name in _security(server_url)],
         "paths": paths,
         "components": {
             "schemas": dict(sorted(schemas.components.items())),
-            "securitySchemes": {"api_key": {"type": "http", "scheme": "bearer", "description": "An API key, `rap_…`."}},
+            "securitySchemes": _security(server_url),
             "responses": {
                 "Error": {
                     "description": "The call failed.",
@@ -123,6 +124,23 @@ def document(contract: Contract, routes: Routes, server_url: str) -> dict[str, A
                     "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
                 }
             },
+        },
+    }
+
+
+def _security(server_url: str) -> dict[str, Schema]:
+    return {
+        "api_key": {"type": "http", "scheme": "bearer", "description": "An API key, `rap_…`."},
+        "client_credentials": {
+            "type": "oauth2",
+            "description": "A token for 15 minutes; the client is an API key: its id and its secret.",
+            "flows": {"clientCredentials": {"tokenUrl": f"{server_url}{TOKEN_PATH}", "scopes": {}}},
+        },
+        "identity_provider": {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": "JWT",
+            "description": "A token of an identity provider that the tenant named at `/v1/identity_providers`.",
         },
     }
 

@@ -22,7 +22,7 @@ from gateway.identity import bearer, keys
 from gateway.identity.api_keys import RESOURCE
 from gateway.identity.oauth import AccessTokens, narrowed
 from gateway.identity.sign_in import SignIn
-from gateway.identity.tables import api_keys, credentials
+from gateway.identity.tables import api_keys, credentials, users
 
 _CACHE_LIMIT = 10_000
 _USE_STEP = timedelta(minutes=1)
@@ -41,6 +41,9 @@ _READ = select(
     api_keys.c.delete_time,
     api_keys.c.last_use_time,
 ).where(api_keys.c.tenant_id == bindparam("tenant"), api_keys.c.id == bindparam("id"))
+_WORKS = select(users.c.id).where(
+    users.c.tenant_id == bindparam("tenant"), users.c.id == bindparam("id"), users.c.delete_time.is_(None)
+)
 # Use is noted on the row alone: it is no change of the record, so it has no revision and no event.
 _NOTE_USE = (
     update(api_keys)
@@ -115,6 +118,10 @@ class Authenticator:
         """Whoever holds an API key, as it is now."""
         async with self._db.read(tenant) as tx:
             rows = await tx.rows(_READ, {"id": key_id})
+            acting = rows[0].user_id if rows else None
+            gone = acting is not None and not await tx.rows(_WORKS, {"id": acting})
+        if gone:
+            raise _refused("the user that the API key acts for is gone")
         now = datetime.now(UTC)
         if not rows or rows[0].delete_time is not None:
             raise _refused("the API key is unknown or revoked")

@@ -14,7 +14,10 @@ class Tokens(Service, serves="crm.gateway.v1.TokenService"):
 
     async def CreateToken(self, request: pb.CreateTokenRequest, _view: View) -> pb.CreateTokenResponse:
         """A token for the caller itself, with its own permissions and no more."""
-        token, expiry = self.platform.signer.mint(request.audience, context.current().caller)
+        caller = context.current().caller
+        token, expiry = self.platform.signer.mint(request.audience, caller)
         answer = pb.CreateTokenResponse(token=token)
         answer.expire_time.FromSeconds(int(expiry))
+        if caller.access is not None:
+            answer.access = caller.access.encoded
         return answer

@@ -51,6 +51,29 @@ def test_a_token_ends_at_every_service_when_its_key_is_deleted(platform: Running
     until(lambda: holder.http.get("/v1/deals").status_code == 401, "the gateway refuses the key", patience_s=10)
 
 
+def test_a_deleted_user_takes_its_keys_and_tokens_along(platform: Running) -> None:
+    owner = platform.tenant("Revocation")
+    user = owner.post("/v1/users", {"display_name": "Leaver"})
+    key = owner.post("/v1/api_keys", {"display_name": "Leaver's", "scopes": ["*"], "user_id": user["id"]})
+    holder = owner.__class__(owner.url, owner.address, key["secret"], owner.tenant)
+    token = holder.post("/v1/tokens", {"audience": "sales"})["token"]
+    addresses = platform.env["RAPPORT_SALES_ADDRESS"].split(",")
+    assert {outcome(each, _LIST["sales"], f"Bearer {token}") for each in addresses} == {grpc.StatusCode.OK}
+
+    owner.http.delete(f"/v1/users/{user['id']}").raise_for_status()
+    until(
+        lambda: (
+            {outcome(each, _LIST["sales"], f"Bearer {token}") for each in addresses}
+            == {grpc.StatusCode.UNAUTHENTICATED}
+        ),
+        "every replica refuses the token",
+        patience_s=10,
+    )
+    until(lambda: holder.http.get("/v1/deals").status_code == 401, "the gateway refuses the key", patience_s=10)
+    owner.post(f"/v1/users/{user['id']}:undelete", {})
+    until(lambda: holder.http.get("/v1/deals").status_code == 200, "the user is back", patience_s=10)
+
+
 def test_new_signing_keys_cost_no_call(platform: Running) -> None:
     owner = platform.operator()
     contact = owner.post("/v1/contacts", {"display_name": "Rotation"})["id"]
