@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from datetime import datetime
 
 import nats.errors
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 from chassis import telemetry
 from chassis.contract import load
@@ -39,15 +41,19 @@ class Revoked:
             await self._broker.close()
 
     async def _follow(self, epoch: int) -> None:
-        client = self._broker.client
+        client, following = self._broker.client, list[Subscription]()
         try:
             for type in load().revoking_types:
-                await client.subscribe(subject_of(type, "*"), cb=self._take)
+                following += [await client.subscribe(subject_of(type, "*"), cb=self._take)]
             await client.flush(2)
             await self._broker.lost(epoch)
         except (nats.errors.Error, OSError, TimeoutError) as error:
             log.debug("revocations cannot be followed", exc_info=error)
             await asyncio.sleep(0.2)
+        # The client would take them up again with its next connection, beside those that we make then.
+        for subscription in following:
+            with contextlib.suppress(nats.errors.Error):
+                await subscription.unsubscribe()
 
     async def _take(self, message: Msg) -> None:
         headers = message.headers or {}

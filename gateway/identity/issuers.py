@@ -116,6 +116,8 @@ def _imported(published: dict[str, Any]) -> tuple[str, Key | None]:
     public = {name: value for name, value in published.items() if name in ("kty", "crv", "n", "e", "x", "y")}
     match published["kty"], published.get("crv"):
         case "RSA", _:
+            if len(public["n"]) * 6 < _LEAST_RSA_BITS:
+                return "", None
             rsa = RSAKey.import_key(public)
             return "RS256", rsa if rsa.public_key.key_size >= _LEAST_RSA_BITS else None
         case "EC", "P-256":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from collections.abc import Callable
 import grpc
 import pytest
 
-from deploy.local import keys
+from deploy.local import control, keys
 from deploy.local.parts import KINDS
 from deploy.local.state import write_private
 from tests.reliability.test_tokens import outcome
@@ -72,6 +73,23 @@ def test_a_deleted_user_takes_its_keys_and_tokens_along(platform: Running) -> No
     until(lambda: holder.http.get("/v1/deals").status_code == 401, "the gateway refuses the key", patience_s=10)
     owner.post(f"/v1/users/{user['id']}:undelete", {})
     until(lambda: holder.http.get("/v1/deals").status_code == 200, "the user is back", patience_s=10)
+
+
+def test_revocations_are_heard_again_after_the_broker_was_away(platform: Running) -> None:
+    owner = platform.tenant("Revocation")
+    control.restart(platform.state, "nats", signal.SIGKILL)
+    key = owner.post("/v1/api_keys", {"display_name": "Late", "scopes": ["*"]})
+    holder = owner.__class__(owner.url, owner.address, key["secret"], owner.tenant)
+    token = holder.post("/v1/tokens", {"audience": "sales"})["token"]
+    owner.http.delete(f"/v1/api_keys/{key['id']}").raise_for_status()
+    for address in platform.env["RAPPORT_SALES_ADDRESS"].split(","):
+        until(
+            lambda address=address: (  # type: ignore[misc]
+                outcome(address, _LIST["sales"], f"Bearer {token}") is grpc.StatusCode.UNAUTHENTICATED
+            ),
+            "the replica refuses the token before its minute is over",
+            patience_s=20,
+        )
 
 
 def test_new_signing_keys_cost_no_call(platform: Running) -> None:
