@@ -303,6 +303,8 @@ def make_token(audience: str, /, *, json: Json = False) -> None:
         print_json(made)
     else:
         sys.stdout.write(f"{made['token']}\n")
+        if access := made.get("access"):
+            stderr.print("beside it goes the metadata rapport-access-bin, in base64 here:", access, markup=False)
 
 
 @app.command(name="login")
