@@ -84,6 +84,23 @@ def check_readable(record: Message) -> None:
             raise _unknown(field.name, field.name, readable)
 
 
+def check_named(where: str, name: str, resource: Descriptor) -> None:
+    """Raises Invalid, FIELD_UNKNOWN, where a request names a field of a record that the caller may not read."""
+    readable = context.fields(resource).readable
+    if name not in readable:
+        raise _unknown(where, name, readable)
+
+
+def check_made_of(resource: Descriptor, names: Iterable[str]) -> None:
+    """Raises Denied where an answer is made of fields of records that the caller may not read."""
+    for name in sorted(set(names) - context.fields(resource).readable):
+        raise Denied(
+            Reason.REASON_PERMISSION_DENIED,
+            f"this is made of a field that you may not read: '{name}' of {resource.name}",
+            metadata={"field": name},
+        )
+
+
 def check_field(name: str, may: context.Fields) -> None:
     """Raises Invalid (FIELD_UNKNOWN) for a field that the caller may not read, Denied for one it may not write."""
     if name not in may.readable:

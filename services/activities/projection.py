@@ -21,6 +21,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from chassis.change import Change
 from chassis.contract import is_repeated, is_subject
 from chassis.db import Time, Tx
+from chassis.rows import uuid_of
 
 # A statement of its own: what it waited for must be visible to the next one. Sorted keys keep batches from
 # locking each other up. It also has the next one planned once and not each time, which costs almost as much as to
@@ -53,6 +54,12 @@ _ADD: Final = text(
         INSERT INTO entity_subject (tenant_id, entity_id, subject_id)
         SELECT :tenant, entity_id, subject_id FROM new_link
         ON CONFLICT DO NOTHING
+    ), kept_owner AS (
+        INSERT INTO entity_owner AS kept (tenant_id, entity_id, revision, owner_id)
+        SELECT :tenant, entity_id, revision, owner_id
+        FROM unnest(:owned_entities, :owned_revisions, :owners) AS owned (entity_id, revision, owner_id)
+        ON CONFLICT (tenant_id, entity_id) DO UPDATE SET revision = excluded.revision, owner_id = excluded.owner_id
+        WHERE kept.revision < excluded.revision
     )
     INSERT INTO entry_subject (tenant_id, subject_id, occur_time, service, position, event_id)
     SELECT :tenant, link.subject_id, entry.occur_time, entry.service, entry.position, entry.event_id
@@ -81,6 +88,9 @@ _ADD: Final = text(
     bindparam("changes", type_=ARRAY(LargeBinary)),
     bindparam("link_entities", type_=ARRAY(Text)),
     bindparam("link_subjects", type_=ARRAY(Text)),
+    bindparam("owned_entities", type_=ARRAY(Text)),
+    bindparam("owned_revisions", type_=ARRAY(BigInteger)),
+    bindparam("owners", type_=ARRAY(Uuid)),
 )
 
 
@@ -95,6 +105,7 @@ async def add(changes: Sequence[Change], tx: Tx) -> None:
             **_columns(changes),
             "link_entities": [entity for entity, _ in links],
             "link_subjects": [subject for _, subject in links],
+            **_owners(changes),
         },
     )
 
@@ -108,6 +119,20 @@ def _columns(changes: Sequence[Change]) -> dict[str, list[Any]]:
         "services": [change.service for change in changes],
         "positions": [change.position for change in changes],
         "changes": [change.message.SerializeToString(deterministic=True) for change in changes],
+    }
+
+
+def _owners(changes: Sequence[Change]) -> dict[str, list[Any]]:
+    """Whose records are from now on, of those that got or lost an owner; the last revision of each speaks."""
+    last: dict[str, Change] = {}
+    for change in sorted(changes, key=lambda each: each.revision):
+        if "owner_id" in change.changed and change.after is not None:
+            last[change.entity_id] = change
+    found = [(entity, change.revision, change.after.owner_id) for entity, change in last.items()]
+    return {
+        "owned_entities": [entity for entity, _, _ in found],
+        "owned_revisions": [revision for _, revision, _ in found],
+        "owners": [uuid_of(owner) if owner else None for _, _, owner in found],
     }
 
 

@@ -24,7 +24,7 @@ from chassis.run import platform_of
 from chassis.settings import Settings
 from services.activities import projection
 from services.activities.__main__ import application
-from services.activities.tables import entity_subject, entry_subject, timeline_entries
+from services.activities.tables import entity_owner, entity_subject, entry_subject, timeline_entries
 
 _READ: Final = "/crm.internal.v1.LedgerService/ReadChanges"
 _NO_TENANT: Final = UUID(int=0)
@@ -92,7 +92,7 @@ class Rebuild:
 
     async def _empty(self, tenant: UUID) -> None:
         self._emptied.add(tenant)
-        for table in (entity_subject, timeline_entries, entry_subject):
+        for table in (entity_owner, entity_subject, timeline_entries, entry_subject):
             key = tuple_(*table.primary_key.columns)
             mine = table.c.tenant_id == bindparam("tenant")
             some = select(*table.primary_key.columns).where(mine).limit(_DELETED_AT_ONCE)

@@ -14,7 +14,8 @@ meetings = schema.record(meeting_pb2.Meeting)
 
 # Each ends in the id, as the orders of lists do: a page is a piece of an index, whatever there is of one value.
 Index(None, tasks.c.tenant_id, tasks.c.due_time, tasks.c.id)
-Index(None, tasks.c.tenant_id, tasks.c.owner_id, tasks.c.id)
+for table in (tasks, notes, calls, meetings):
+    Index(None, table.c.tenant_id, table.c.owner_id, table.c.id)
 Index(None, notes.c.tenant_id, notes.c.note_time, notes.c.id)
 Index(None, calls.c.tenant_id, calls.c.call_time, calls.c.id)
 Index(None, meetings.c.tenant_id, meetings.c.start_time, meetings.c.id)
@@ -50,4 +51,13 @@ entity_subject = schema.table(
     Column("entity_id", Text, nullable=False),
     Column("subject_id", Text, nullable=False),
     key=("entity_id", "subject_id"),
+)
+
+# Whose each record is that had an owner once, as the event of the highest revision known here says that set one.
+entity_owner = schema.table(
+    "entity_owner",
+    Column("entity_id", Text, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("owner_id", Uuid),
+    key=("entity_id",),
 )

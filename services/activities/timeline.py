@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cache
 from typing import Any, Final
+from uuid import UUID
 
 from crm.activities.v1 import timeline_pb2 as pb
 from crm.type.v1 import change_pb2
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Value
-from sqlalchemy import Select, Text, bindparam, func, select, tuple_
+from sqlalchemy import ColumnElement, Select, Text, Uuid, bindparam, cast, false, func, or_, select, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from chassis import context, contract
@@ -22,7 +23,7 @@ from chassis.rows import moment
 from chassis.service import Service
 from chassis.sql import Row
 from chassis.work import View
-from services.activities.tables import entry_subject, timeline_entries
+from services.activities.tables import entity_owner, entry_subject, timeline_entries
 
 # They say nothing of their own: the entry itself names record, revision and times.
 _BOOKKEEPING: Final = frozenset({"id", "etag", "create_time", "update_time"})
@@ -43,9 +44,12 @@ class Timeline(Service, serves="crm.activities.v1.TimelineService"):
     """Everything that happened to a customer, in the order it happened."""
 
     async def ListTimeline(self, request: pb.ListTimelineRequest, tx: View) -> pb.ListTimelineResponse:
-        """Lists a page of a record's timeline; an empty one for a record nothing is known of."""
+        """Lists a page of a record's timeline; an empty one for a record nothing is known of.
+
+        A caller that sees some owners' records alone is shown what happened to these.
+        """
         page = page_of(self.platform.sealer, request.page_size, request.page_token, _query(request, tx))
-        statement = _in_order(_narrowed(_ENTRIES, request), request.ascending, page.after)
+        statement = _in_order(_seen(_narrowed(_ENTRIES, request)), request.ascending, page.after)
         rows = await tx.rows(statement.limit(page.size + 1), {"subject_id": request.subject_id})
         response = pb.ListTimelineResponse(entries=[entry_of(row, tx) for row in rows[: page.size]])
         if len(rows) > page.size:
@@ -71,6 +75,30 @@ def _narrowed(statement: Select[Any], request: pb.ListTimelineRequest) -> Select
     if request.HasField("end_time"):
         statement = statement.where(entry_subject.c.occur_time < moment(request.end_time))
     return statement
+
+
+def _seen(statement: Select[Any]) -> Select[Any]:
+    """Leaves the entries of records that the current caller may see, by the owner that each has now."""
+    call = context.current_or_none()
+    if call is None or call.caller.access is None:
+        return statement
+    types: dict[tuple[UUID, ...] | None, list[str]] = {}
+    for event_type in contract.load().event_types:
+        resource = contract.load().by_message[event_type.rpartition(".")[0]]
+        if call.caller.may(f"{resource.plural}.read"):
+            owners = context.owners_for(call.caller, resource.descriptor)
+            types.setdefault(None if owners is None else tuple(owners), []).append(event_type)
+    seen: list[ColumnElement[bool]] = []
+    for whose, those in types.items():
+        of_type = timeline_entries.c.type == func.any(cast(those, ARRAY(Text)))
+        if whose is None:
+            seen.append(of_type)
+        elif whose:
+            seen.append(of_type & (entity_owner.c.owner_id == func.any(cast(list(whose), ARRAY(Uuid)))))
+    owner = (entity_owner.c.tenant_id == bindparam("tenant")) & (
+        entity_owner.c.entity_id == timeline_entries.c.entity_id
+    )
+    return statement.outerjoin(entity_owner, owner).where(or_(false(), *seen))
 
 
 def _in_order(statement: Select[Any], ascending: bool, after: list[Any] | None) -> Select[Any]:

@@ -16,5 +16,6 @@ for table in (contacts, companies):
     Index(None, table.c.tenant_id, table.c.display_name, table.c.id)
     Index(None, table.c.tenant_id, table.c.owner_id, table.c.id)
     Index(None, table.c.tenant_id, table.c.update_time, table.c.id)
+Index(None, affiliations.c.tenant_id, affiliations.c.owner_id, affiliations.c.id)
 Index(None, affiliations.c.tenant_id, affiliations.c.contact_id, affiliations.c.id)
 Index(None, affiliations.c.tenant_id, affiliations.c.company_id, affiliations.c.id)

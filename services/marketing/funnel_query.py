@@ -15,6 +15,7 @@ from sqlalchemy import (
     FromClause,
     Select,
     Text,
+    Uuid,
     bindparam,
     cast,
     func,
@@ -25,7 +26,9 @@ from sqlalchemy import (
     true,
     tuple_,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 
+from chassis import context, contract
 from chassis.rows import moment, uuid_of
 from services.marketing.tables import deal_view, lead_view
 
@@ -105,6 +108,8 @@ def _leads(key: ColumnElement[Any], filters: list[ColumnElement[bool]]) -> FromC
 
 
 def _filters(request: pb.GetFunnelReportRequest) -> Iterator[ColumnElement[bool]]:
+    if (owners := context.owners(contract.descriptor_of(lead_pb2.Lead))) is not None:
+        yield lead_view.c.owner_id == func.any(cast(owners, ARRAY(Uuid)))
     if request.HasField("start_time"):
         yield lead_view.c.open_time >= moment(request.start_time)
     if request.HasField("end_time"):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from crm.marketing.v1 import funnel_report_pb2 as pb
+from crm.sales.v1 import deal_pb2, lead_pb2
 
-from chassis import ids
+from chassis import context, contract, ids, masks
 from chassis.checks import check_time_zone
-from chassis.errors import Reason, invalid
+from chassis.errors import Denied, Reason, invalid
 from chassis.rows import moment
 from chassis.service import Service
 from chassis.work import View
@@ -19,6 +20,17 @@ from services.marketing.statistics import benjamini_hochberg, fisher_exact, two_
 SIGNIFICANT: Final = 0.05
 # With fewer expected conversions the normal approximation of the z-test is too coarse (Cochran's rule).
 _FEWEST_EXPECTED: Final = 5
+
+_DEAL: Final = contract.descriptor_of(deal_pb2.Deal)
+_LEAD: Final = contract.descriptor_of(lead_pb2.Lead)
+_FILTERS: Final[tuple[Literal["source", "owner_id", "campaign_id"], ...]] = ("source", "owner_id", "campaign_id")
+# The field of a lead that a split goes by, where it is not one of those every report is made of.
+_SPLIT_FIELDS: Final[dict[int, str]] = {
+    pb.FUNNEL_SPLIT_SOURCE: "source",
+    pb.FUNNEL_SPLIT_LANDING_PAGE: "landing_page",
+    pb.FUNNEL_SPLIT_CAMPAIGN: "campaign_id",
+    pb.FUNNEL_SPLIT_OWNER: "owner_id",
+}
 
 _Group = pb.FunnelGroup | pb.FunnelStep
 
@@ -32,6 +44,7 @@ class FunnelReports(Service, serves="crm.marketing.v1.FunnelReportService"):
         Up to `funnel_query.MOST_GROUPS` groups are shown and tested, the largest; each against all other leads.
         """
         _check_times(request)
+        _check_access(request)
         total, *rows = await view.rows(*funnel_query.read(request))
         report = pb.FunnelReport(split_by=request.split_by, total=_group(total))
         if request.split_by:
@@ -39,6 +52,24 @@ class FunnelReports(Service, serves="crm.marketing.v1.FunnelReportService"):
             _compare(report.groups, report.total)
             report.bottlenecks.extend(_bottlenecks(report.groups, report.total))
         return report
+
+
+def _check_access(request: pb.GetFunnelReportRequest) -> None:
+    """Raises Denied where the caller may not see every deal, or what the report is made of; Invalid for a hidden split.
+
+    Whose a deal is is not known here, so which won deals may be counted is not known either.
+    """
+    if context.owners(_DEAL) is not None:
+        raise Denied(
+            Reason.REASON_PERMISSION_DENIED, "the funnel counts won deals of everybody, and you may see some alone"
+        )
+    masks.check_made_of(_DEAL, ("close_time", "lead_id", "state"))
+    masks.check_made_of(_LEAD, ("convert_time", "open_time", "status"))
+    if request.split_by in _SPLIT_FIELDS:
+        masks.check_named("split_by", _SPLIT_FIELDS[request.split_by], _LEAD)
+    for name in _FILTERS:
+        if request.HasField(name):
+            masks.check_named(name, name, _LEAD)
 
 
 def _check_times(request: pb.GetFunnelReportRequest) -> None:

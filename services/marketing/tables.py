@@ -17,6 +17,8 @@ touches = schema.record(touch_pb2.Touch)
 
 # Each ends in the id, as the orders of lists do: a page is a piece of an index, whatever there is of one value.
 Index(None, campaigns.c.tenant_id, campaigns.c.display_name, campaigns.c.id)
+Index(None, campaigns.c.tenant_id, campaigns.c.owner_id, campaigns.c.id)
+Index(None, touches.c.tenant_id, touches.c.owner_id, touches.c.id)
 Index(None, touches.c.tenant_id, touches.c.subject_id, touches.c.id)
 Index(None, touches.c.tenant_id, touches.c.campaign_id, touches.c.id)
 Index(None, touches.c.tenant_id, touches.c.touch_time, touches.c.id)

@@ -7,10 +7,11 @@ from typing import Any, Final
 
 from crm.sales.v1 import deal_pb2, pipeline_pb2
 from crm.sales.v1 import pipeline_report_pb2 as pb
-from sqlalchemy import Numeric, Select, Subquery, Text, bindparam, case, cast, extract, func, null, select
+from sqlalchemy import Numeric, Select, Subquery, Text, Uuid, bindparam, case, cast, extract, func, null, select
 from sqlalchemy import tuple_ as group
+from sqlalchemy.dialects.postgresql import ARRAY
 
-from chassis import ids
+from chassis import context, contract, ids, masks
 from chassis.checks import check_time_zone
 from chassis.rows import moment, money, uuid_of
 from chassis.service import Service
@@ -20,6 +21,8 @@ from services.sales.pipelines import default_pipeline, pipelines
 from services.sales.tables import deals
 
 _WON, _LOST = int(deal_pb2.DEAL_STATE_WON), int(deal_pb2.DEAL_STATE_LOST)
+_DEAL: Final = contract.descriptor_of(deal_pb2.Deal)
+_MADE_OF: Final = ("amount", "close_time", "open_time", "probability", "stage_id", "state")
 # What google.type.Money keeps.
 _DECIMALS: Final = 9
 
@@ -28,7 +31,8 @@ class PipelineReports(Service, serves="crm.sales.v1.PipelineReportService"):
     """Reports on deals."""
 
     async def GetPipelineReport(self, request: pb.GetPipelineReportRequest, view: View) -> pb.PipelineReport:
-        """Counts and sums the deals of a pipeline, all together and by group."""
+        """Counts and sums the deals of a pipeline that the caller may see, all together and by group."""
+        _check_fields(request)
         if request.pipeline_id:
             pipeline = await view.get(pipelines, request.pipeline_id)
         else:
@@ -69,9 +73,20 @@ def _chosen(request: pb.GetPipelineReportRequest, pipeline: pipeline_pb2.Pipelin
         statement = statement.where(deals.c.open_time >= moment(request.start_time))
     if request.HasField("end_time"):
         statement = statement.where(deals.c.open_time < moment(request.end_time))
+    if (owners := context.owners(_DEAL)) is not None:
+        statement = statement.where(deals.c.owner_id == func.any(cast(owners, ARRAY(Uuid))))
     if request.owner_id:
         statement = statement.where(deals.c.owner_id == uuid_of(request.owner_id))
     return statement.subquery("chosen")
+
+
+def _check_fields(request: pb.GetPipelineReportRequest) -> None:
+    """Raises Denied or Invalid where the caller may not read what the report is made of, or grouped by."""
+    masks.check_made_of(_DEAL, _MADE_OF)
+    if pb.PIPELINE_GROUPING_OWNER in request.group_by:
+        masks.check_named("group_by", "owner_id", _DEAL)
+    if request.owner_id:
+        masks.check_named("owner_id", "owner_id", _DEAL)
 
 
 def _time_zone(name: str) -> str:
