@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +18,8 @@ from chassis.work import View
 
 DEFAULT_LIMIT = 500
 MAX_LIMIT = 1_000
+# How often a call that waits for the relay looks.
+_LOOK_S = 0.02
 
 
 class Ledger(Service, serves="crm.internal.v1.LedgerService"):
@@ -25,11 +28,23 @@ class Ledger(Service, serves="crm.internal.v1.LedgerService"):
     async def ReadChanges(self, request: pb.ReadChangesRequest, tx: View) -> pb.ReadChangesResponse:
         """Reads changes after a position, of the caller's tenant or of all."""
         if not request.all_tenants:
+            if request.settled:
+                await _settled(tx)
             return await _read(tx.rows, tx, request, tx.tenant)
         if not context.current().caller.principal.startswith("service:"):
             raise Denied(Reason.REASON_PERMISSION_DENIED, "only a service reads every tenant's changes")
         async with self.platform.db.worker() as connection:
             return await _read(connection.rows, tx, request, None)
+
+
+async def _settled(tx: View) -> None:
+    """Returns when all that the tenant had committed has its position; until then, as long as the call may last."""
+    ledger = tx.schema.ledger
+    unnumbered = ledger.c.tenant_id == bindparam("tenant"), ledger.c.position.is_(None)
+    last = (await tx.rows(select(func.max(ledger.c.id).label("id")).where(*unnumbered)))[0].id
+    waiting = select(ledger.c.id).where(*unnumbered, ledger.c.id <= bindparam("last")).limit(1)
+    while last is not None and await tx.rows(waiting, {"last": last}):
+        await asyncio.sleep(_LOOK_S)
 
 
 async def _read(rows: Any, tx: View, request: pb.ReadChangesRequest, tenant: UUID | None) -> pb.ReadChangesResponse:

@@ -256,6 +256,8 @@ def tail(
     type: Texts = None,
     from_: Annotated[str, Parameter(name="--from")] = "",
     since: str = "",
+    subscription: str = "",
+    snapshot: bool = False,
     limit: int | None = None,
     json: Json = False,
 ) -> None:
@@ -269,11 +271,16 @@ def tail(
         Go on after this replay id.
     since
         Begin with what was committed at this time.
+    subscription
+        Go on at the place that this subscription keeps, and keep the place of what was printed.
+    snapshot
+        Print every record there is first, then every change since.
     limit
         Stop after so many.
     """
+    asked = events.Asked(type or [], from_, since, subscription, snapshot)
     with Client(load(), patience_s=10.0) as client:
-        events.tail(client, type or [], from_, since, limit, json)
+        events.tail(client, asked, limit, json)
 
 
 @app.command(name="trace")

@@ -6,7 +6,9 @@ import json as jsonlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 
@@ -16,38 +18,69 @@ from cli.render import cell, moment, stderr, stdout
 
 PATH = "/v1/events:subscribe"
 LONGEST_PAUSE_S = 5.0
+# How often a subscription keeps the place.
+KEEP_S = 1.0
 
 
-def tail(client: Client, types: Sequence[str], replay_id: str, since: str, limit: int | None, json: bool) -> None:
+@dataclass(frozen=True)
+class Asked:
+    """What to follow, and from where."""
+
+    types: Sequence[str] = ()
+    replay_id: str = ""
+    since: str = ""
+    subscription: str = ""
+    snapshot: bool = False
+
+    def params(self, last: str) -> dict[str, Any]:
+        """The query of a stream that begins, or goes on after a place."""
+        named: dict[str, Any] = {"types": list(self.types)} if self.types else {}
+        if self.subscription:
+            named["subscription_id"] = self.subscription
+        # The place resumes the stream; what it began with would begin it again.
+        if self.since and not last:
+            named["start_time"] = self.since
+        if self.snapshot and not last:
+            named["snapshot"] = "true"
+        return named
+
+
+def tail(client: Client, asked: Asked, limit: int | None, json: bool) -> None:
     """Prints changes as they come, until `limit` of them, Ctrl-C, or a refusal.
 
     A broken connection is taken up again after the last event that was seen.
     """
-    last = replay_id
-    seen = 0
+    last = kept = asked.replay_id
+    seen, due = 0, time.monotonic() + KEEP_S
     try:
-        for last, event in follow(client, types, replay_id, since):
-            if event is None:
-                continue
-            print_event(last, event, json)
-            seen += 1
+        for last, event in follow(client, asked):
+            if event is not None:
+                print_event(last, event, json)
+                seen += 1
+            if asked.subscription and last != kept and time.monotonic() >= due:
+                kept, due = keep(client, asked.subscription, last), time.monotonic() + KEEP_S
             if limit is not None and seen >= limit:
                 return
     finally:
-        if last and not json and stderr.is_terminal:
+        if asked.subscription and last != kept:
+            keep(client, asked.subscription, last)
+        elif last and not json and stderr.is_terminal:
             stderr.print(f"[dim]go on with: rapport events tail --from {cell(last)}[/dim]")
 
 
-def follow(client: Client, types: Sequence[str], replay_id: str, since: str) -> Iterator[tuple[str, Json | None]]:
+def keep(client: Client, subscription: str, replay_id: str) -> str:
+    """Has a subscription keep the place of what was printed."""
+    client.post(f"/v1/subscriptions/{quote(subscription, safe='')}:commit", {"replay_id": replay_id})
+    return replay_id
+
+
+def follow(client: Client, asked: Asked) -> Iterator[tuple[str, Json | None]]:
     """Replay ids and events; None for a checkpoint. Raises Problem where nothing answers for `patience_s`."""
-    params: dict[str, Any] = {"types": list(types), **({"start_time": since} if since else {})}
-    last, deadline, pause = replay_id, time.monotonic() + client.patience_s, 0.2
+    last, deadline, pause = asked.replay_id, time.monotonic() + client.patience_s, 0.2
     while True:
         failure: Problem
         try:
-            # The place resumes the stream; the time it began with would begin it again.
-            asked = {k: v for k, v in params.items() if not (last and k == "start_time")}
-            with client.stream(PATH, asked, {"last-event-id": last} if last else {}) as response:
+            with client.stream(PATH, asked.params(last), {"last-event-id": last} if last else {}) as response:
                 if not response.is_success:
                     raise refusal(response)
                 for message in httpx2.EventSource(response):

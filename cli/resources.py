@@ -41,6 +41,8 @@ RESOURCES = (
     Resource("user", "users", "gateway", (*_NAMED, "email", "team", "title")),
     Resource("identity_provider", "identity_providers", "gateway", (*_NAMED, "issuer", "audiences", "delete_time")),
     Resource("api_key", "api_keys", "gateway", (*_NAMED, "prefix", "scopes", "last_use_time", "delete_time")),
+    Resource("webhook_endpoint", "webhook_endpoints", "gateway", ("id", "url", "state", "state_reason", "types")),
+    Resource("subscription", "subscriptions", "gateway", (*_NAMED, "types", "commit_time")),
     Resource("tenant", "tenants", "gateway", _NAMED),
 )
 BY_PREFIX = {resource.prefix: resource for resource in RESOURCES}

@@ -14,6 +14,7 @@ from gateway.identity.tables import schema
 from gateway.identity.tenants import Tenants
 from gateway.identity.tokens import Tokens
 from gateway.identity.users import Users
+from gateway.live.kept import KeptSubscriptions
 from gateway.overview import Overviews
 from gateway.serving import serve
 from gateway.webhooks.endpoints import WebhookEndpoints
@@ -23,7 +24,18 @@ from gateway.webhooks.sweep import sweep_deliveries
 APPLICATION = Application(
     name="gateway",
     schema=schema,
-    services=[Tenants, Users, ApiKeys, IdentityProviders, Tokens, Events, Overviews, Batches, WebhookEndpoints],
+    services=[
+        Tenants,
+        Users,
+        ApiKeys,
+        IdentityProviders,
+        Tokens,
+        Events,
+        Overviews,
+        Batches,
+        WebhookEndpoints,
+        KeptSubscriptions,
+    ],
     migrations=Path(__file__).parent / "migrations",
     reactions=reactions,
     timers=(webhooks, sweep_deliveries),

@@ -141,7 +141,7 @@ class App:
         async with self._admission.gate.enter(caller.tenant):
             request = self._codec.request(route, HttpCall(path_values, query, headers, body))
             if route.method.streams:
-                return self._stream(route, request, caller, headers)
+                return await self._stream(route, request, caller, headers)
             answer = await self._proxy.unary(route.method, request, caller, timeout_s, request_id)
             reply = self._codec.reply(route.method, answer)
         return Answer(200, reply.body, {"etag": reply.etag} if reply.etag else {})
@@ -157,12 +157,14 @@ class App:
                 challenge = {"www-authenticate": 'Basic realm="rapport"'} if refusal.status == 401 else {}
                 return Answer(refusal.status, msgspec.json.encode(refusal.body), challenge)
 
-    def _stream(self, route: Route, request: bytes, caller: Caller, headers: Mapping[str, str]) -> StreamingResponse:
+    async def _stream(
+        self, route: Route, request: bytes, caller: Caller, headers: Mapping[str, str]
+    ) -> StreamingResponse:
         async def recheck() -> Caller:
             return await self._authenticator.caller(headers.get("authorization", ""))
 
         last_event_id = headers.get("last-event-id", "")
-        subscription = self._proxy.subscribe(route.method, request, caller, recheck, last_event_id)
+        subscription = await self._proxy.subscribe(route.method, request, caller, recheck, last_event_id)
         lines = sse.events(subscription, self._codec)
         return StreamingResponse(lines, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
 

@@ -81,7 +81,7 @@ class Proxy:
     async def _ask(self, method: Method, request: bytes) -> bytes:
         return await self._channels.unary(method.home, method.path, request)
 
-    def subscribe(
+    async def subscribe(
         self, method: Method, request: bytes, caller: Caller, recheck: Any, last_event_id: str = ""
     ) -> Subscription:
         """The stream of a subscriber. Raises Denied, Invalid, or Unavailable."""
@@ -97,7 +97,7 @@ class Proxy:
             raise Invalid(Reason.REASON_BODY_MALFORMED, "the message is no SubscribeRequest") from error
         if last_event_id:
             message.replay_id = last_event_id
-        return self._subscriptions.open(message, recheck, caller)
+        return await self._subscriptions.open(message, recheck, caller)
 
     async def health(self, kind: str) -> str:
         """What is wrong with a kind of process; empty where it serves."""
@@ -206,7 +206,7 @@ class _Handlers(grpc.GenericRpcHandler):
         with telemetry.span(method.path, kind=SpanKind.SERVER, parent=metadata.get("traceparent", "")):
             trace_id = telemetry.trace_id()
             try:
-                subscription = self._proxy.subscribe(method, request, await recheck(), recheck)
+                subscription = await self._proxy.subscribe(method, request, await recheck(), recheck)
             except Failure as failure:
                 await _abort(call, failure, trace_id)
                 return

@@ -32,7 +32,7 @@ class GatewayServing(Serving):
         ledgers = Ledgers(platform.channels, server)
         self._process = process
         self._feed = Feed(platform.settings.nats_url.get_secret_value(), ledgers)
-        subscriptions = Subscriptions(self._feed, ledgers, platform.sealer, codec)
+        subscriptions = Subscriptions(self._feed, ledgers, platform.sealer, codec, platform.db)
         outbound = Outbound(platform.settings.trusted_hosts)
         tokens = AccessTokens(platform.signer, platform.verifier, platform.settings.public_url)
         authenticator = Authenticator(platform.db, SignIn(platform, Issuers(outbound)), tokens)

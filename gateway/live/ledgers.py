@@ -8,6 +8,7 @@ from uuid import UUID
 
 from chassis.change import Change
 from chassis.clients import Channels, service_caller
+from chassis.context import Caller
 from chassis.contract import load
 from chassis.service import Server
 
@@ -33,25 +34,30 @@ class Ledgers:
         self._server = server
         self._method = load().methods[_PATH]
 
-    async def read(self, ledger: str, after: int | datetime, *, tenant: UUID | None, limit: int = 500) -> Page:
+    async def read(
+        self, ledger: str, after: int | datetime, *, tenant: UUID | None, limit: int = 500, settled: bool = False
+    ) -> Page:
         """What follows a position, or was committed at a time or later; of one tenant, or of all where None.
 
-        Raises Failure where the service cannot be reached.
+        ``settled`` waits until all that the tenant has committed has its position. Raises Failure where the service
+        cannot be reached.
         """
-        request: Any = self._method.request(limit=limit, all_tenants=tenant is None)
+        request: Any = self._method.request(limit=limit, all_tenants=tenant is None, settled=settled)
         if isinstance(after, datetime):
             request.start_time.FromDatetime(after)
         else:
             request.after_position = after
         caller = service_caller(_KIND, tenant or _EVERY_TENANT)
-        body = request.SerializeToString()
-        if ledger == _KIND and self._server is not None:
-            answer = await self._server.handle(_PATH, body, {}, TIMEOUT_S, caller=caller)
-        else:
-            answer = await self._channels.unary(ledger, _PATH, body, caller=caller, timeout_s=TIMEOUT_S)
+        answer = await self.call(ledger, _PATH, request.SerializeToString(), caller)
         page: Any = self._method.response.FromString(answer)
         changes = [
             Change.decode(ledger, each.position, UUID(each.tenant_id), each.change.SerializeToString())
             for each in page.changes
         ]
         return Page(changes, page.position, page.last_position)
+
+    async def call(self, home: str, path: str, body: bytes, caller: Caller) -> bytes:
+        """The answer of a method of any service. Raises the failure it answered with."""
+        if home == _KIND and self._server is not None:
+            return await self._server.handle(path, body, {}, TIMEOUT_S, caller=caller)
+        return await self._channels.unary(home, path, body, caller=caller, timeout_s=TIMEOUT_S)

@@ -5,37 +5,47 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from chassis import context, ids
 from chassis.change import Change
-from chassis.context import Caller
+from chassis.context import Caller, fields_for, owners_for
 from chassis.contract import load
 from chassis.errors import invalid
+from chassis.rows import uuid_of
 
 
 class Wanted:
-    """A filter of changes: by type, by record, and by the fields that changed. What is empty filters nothing.
-
-    Raises Invalid for a type of event, or a field, that does not exist.
-    """
+    """A filter of changes: by type, by record, and by the fields that changed. What is empty filters nothing."""
 
     def __init__(self, types: Iterable[str], entity_ids: Iterable[str], changed_fields: Iterable[str]) -> None:
         self._types = frozenset(types)
         self._ids = frozenset(entity_ids)
         self._fields = frozenset(changed_fields)
 
-    def takes(self, change: Change) -> bool:
-        """Whether the change was asked for."""
+    def resources(self) -> frozenset[str]:
+        """The resources whose changes are asked for, by their messages' names; every one where none is named."""
+        known = load().by_message
+        named = frozenset(each if each in known else each.rpartition(".")[0] for each in self._types)
+        return named or frozenset(known)
+
+    def shows(self, entity_id: str) -> bool:
+        """Whether a record is among those asked for."""
+        return not self._ids or entity_id in self._ids
+
+    def takes(self, change: Change, caller: Caller) -> bool:
+        """Whether the change was asked for, as far as the caller may tell: a hidden field never changed."""
         if self._types and change.type not in self._types and change.resource not in self._types:
             return False
-        if self._ids and change.entity_id not in self._ids:
+        if not self.shows(change.entity_id):
             return False
-        return not self._fields or not self._fields.isdisjoint(change.changed)
+        if not self._fields:
+            return True
+        readable = fields_for(caller, load().by_message[change.resource].descriptor).readable
+        return any(each in readable for each in self._fields.intersection(change.changed))
 
 
-def check_wanted(types: Iterable[str], changed_fields: Iterable[str]) -> None:
+def check_wanted(types: Iterable[str], changed_fields: Iterable[str], caller: Caller) -> None:
     """Raises Invalid for a type of event that does not exist, and for a field that no record of these types has.
 
-    A field that the current caller may not read is none.
+    A field that the caller may not read is none.
     """
     resources = load().by_message
     known = {*load().event_types, *resources}
@@ -46,7 +56,7 @@ def check_wanted(types: Iterable[str], changed_fields: Iterable[str]) -> None:
             what = "is no type of event" + (f"; did you mean '{near[0]}'?" if near else "")
             raise invalid(f"types[{index}]", what)
         asked.add(each if each in resources else each.rpartition(".")[0])
-    fields = {field for name in asked or resources for field in context.fields(resources[name].descriptor).readable}
+    fields = {field for name in asked or resources for field in fields_for(caller, resources[name].descriptor).readable}
     for index, each in enumerate(changed_fields):
         if each not in fields:
             near = get_close_matches(each, fields, 1)
@@ -59,8 +69,8 @@ def may_see(caller: Caller, change: Change) -> bool:
     resource = load().by_message.get(change.resource)
     if resource is None or not caller.may(f"{resource.plural}.read"):
         return False
-    owners = context.owners_for(caller, resource.descriptor)
+    owners = owners_for(caller, resource.descriptor)
     if owners is None:
         return True
     held = {each.owner_id for each in (change.before, change.after) if each is not None and each.owner_id}
-    return any(ids.decode(each)[1] in owners for each in held)
+    return any(uuid_of(each) in owners for each in held)

@@ -92,7 +92,7 @@ class WebhookEndpoints(Service, serves="crm.gateway.v1.WebhookEndpointService"):
             except Refused as refused:
                 raise invalid("url", refused.reason) from None
         if (endpoint.types, endpoint.changed_fields) != (was.types, was.changed_fields):
-            check_wanted(endpoint.types, endpoint.changed_fields)
+            check_wanted(endpoint.types, endpoint.changed_fields, context.current().caller)
         if before is None:
             endpoint.state = pb.WEBHOOK_STATE_ENABLED
             endpoint.state_time.CopyFrom(timestamp(await work.now()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from chassis import ids
 from chassis.change import Change
+from chassis.context import Caller
 from chassis.db import Tx
 from chassis.query import page_of
 from chassis.rows import moment, timestamp
@@ -75,17 +76,19 @@ class Listener:
         self._row = row
         self._wanted = Wanted(self.endpoint.types, self.endpoint.entity_ids, self.endpoint.changed_fields)
 
-    async def of(self, changes: Iterable[Change], tx: Tx) -> list[Change]:
+    async def of(self, changes: Sequence[Change], tx: Tx) -> list[Change]:
         """Those of the changes that the endpoint hears of."""
-        wanted = [each for each in changes if self._takes(each)]
-        caller = await hearer(tx, self._row) if wanted else None
-        return [each for each in wanted if caller is not None and may_see(caller, each)]
+        caller = await hearer(tx, self._row) if changes else None
+        if caller is None:
+            return []
+        return [each for each in changes if self._takes(each, caller) and may_see(caller, each)]
 
-    def _takes(self, change: Change) -> bool:
-        if change.type == TESTED:
-            # A test is heard by the endpoint that is tested, and by no other that did not ask.
-            return change.entity_id == self.endpoint.id or (bool(self.endpoint.types) and self._wanted.takes(change))
-        return self._wanted.takes(change)
+    def _takes(self, change: Change, caller: Caller) -> bool:
+        if change.type != TESTED:
+            return self._wanted.takes(change, caller)
+        # A test is heard by the endpoint that is tested, and by no other that did not ask.
+        asked = bool(self.endpoint.types) and self._wanted.takes(change, caller)
+        return change.entity_id == self.endpoint.id or asked
 
 
 async def enter(changes: list[Change], tx: Tx) -> None:
@@ -93,11 +96,11 @@ async def enter(changes: list[Change], tx: Tx) -> None:
     for row in await tx.rows(LISTENING):
         listener = Listener(row)
         began = moment(listener.endpoint.create_time)
-        heard = await listener.of((each for each in changes if each.commit_time >= began), tx)
+        heard = await listener.of([each for each in changes if each.commit_time >= began], tx)
         await _enter(_ENTER, listener.id, heard, tx)
 
 
-async def enter_again(listener: Listener, changes: Iterable[Change], tx: Tx, *, undelivered_only: bool) -> None:
+async def enter_again(listener: Listener, changes: Sequence[Change], tx: Tx, *, undelivered_only: bool) -> None:
     """Enters changes for one endpoint, those too that were entered before."""
     statement = _ENTER_UNDELIVERED if undelivered_only else _ENTER_AGAIN
     await _enter(statement, listener.id, await listener.of(changes, tx), tx)

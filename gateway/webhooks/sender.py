@@ -12,9 +12,8 @@ from uuid import UUID
 from crm.gateway.v1 import webhook_endpoint_pb2 as pb
 from opentelemetry.trace import SpanKind
 
-from chassis import context, telemetry
+from chassis import telemetry
 from chassis.change import Change
-from chassis.context import Call
 from chassis.service import Platform
 from chassis.sql import Row
 from gateway.live.ledgers import Ledgers
@@ -109,12 +108,8 @@ class Sender:
             return Result(pb.WEBHOOK_DELIVERY_STATE_WITHHELD, error="the event is not in its ledger any more")
         if turn.caller is None or not may_see(turn.caller, change):
             return Result(pb.WEBHOOK_DELIVERY_STATE_WITHHELD, error="who made the endpoint may not read it now")
-        call = Call(turn.caller, "webhook", time.monotonic() + ATTEMPT_S)
-        with (
-            context.enter(call),
-            telemetry.span("webhook", kind=SpanKind.CLIENT, parent=change.trace_context or None) as span,
-        ):
-            body = self._codec.json(event_of(change, self._codec))
+        with telemetry.span("webhook", kind=SpanKind.CLIENT, parent=change.trace_context or None) as span:
+            body = self._codec.json(event_of(change, self._codec, turn.caller))
             headers = signing.headers(str(row.event_id), int(time.time()), body, turn.secrets)
             headers["traceparent"] = telemetry.traceparent()
             try:

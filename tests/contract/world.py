@@ -119,6 +119,7 @@ BODIES: dict[str, Callable[[World], Request]] = {
         "description": w.text(),
         "types": ["crm.gateway.v1.Tenant"],
     },
+    "subscription": lambda w: {"display_name": w.text(), "types": ["crm.sales.v1.Deal"]},
     "tenant": lambda w: {"display_name": w.text()},
 }
 
@@ -224,6 +225,12 @@ def _tested_endpoint(world: World) -> Request:
     return {"id": endpoint}
 
 
+def _place(world: World) -> str:
+    """A replay id: the place of the first response of a stream."""
+    with world.client.http.stream("GET", "/v1/events:subscribe") as answer:
+        return next(line[4:] for line in answer.iter_lines() if line.startswith("id: "))
+
+
 SPECIAL: dict[str, Callable[[World], Request]] = {
     "CreateTenant": lambda w: {"tenant": {"display_name": w.text()}},
     "GetTenant": lambda w: {"id": w.client.get("/v1/tenants")["tenants"][0]["id"]},
@@ -252,6 +259,8 @@ SPECIAL: dict[str, Callable[[World], Request]] = {
     "Batch": lambda w: {"calls": [{"method": "GET", "path": f"/v1/contacts/{w.id('contact')}"}]},
     "GetContactOverview": lambda w: {"id": _on_its_timeline(w, "contact")},
     "GetCompanyOverview": lambda w: {"id": _on_its_timeline(w, "company")},
+    "CommitSubscription": lambda w: {"id": w.make("subscription")["id"], "replay_id": _place(w)},
+    "SeekSubscription": lambda w: {"id": w.make("subscription")["id"], "start_time": "2020-01-01T00:00:00Z"},
     "EnableWebhookEndpoint": lambda w: {"id": _after(w, "webhook_endpoint", "disable")},
     "DisableWebhookEndpoint": lambda w: {"id": w.make("webhook_endpoint")["id"], "reason": "moved"},
     "RotateWebhookEndpointSecret": lambda w: {"id": w.make("webhook_endpoint")["id"], "overlap": "3600s"},

@@ -9,18 +9,22 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from crm.gateway.v1.event_pb2 import SubscribeRequest
 from crm.type.v1 import change_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chassis import ids
 from chassis.change import Change
+from chassis.context import Caller
 from chassis.errors import Invalid, Unavailable
 from chassis.tokens import Sealer
 from gateway.live import replay
 from gateway.live.feed import QUEUE_LIMIT, Feed, Queue
 from gateway.live.ledgers import Page
 from gateway.live.replay import LEDGERS
+from gateway.live.subscription import Subscriptions
+from gateway.transcode import Transcoder
 
 SEALER = Sealer("ab" * 32)
 TENANT, OTHER = UUID(int=1), UUID(int=2)
@@ -68,7 +72,8 @@ class Written:
         self.reads += 1
         mine = self.changes if ledger == "contacts" else []
         last = len(mine)
-        return Page([each for each in mine if each.position > after][:limit], max(after, last), last)
+        found = [each for each in mine if each.position > after][:limit]
+        return Page(found, found[-1].position if len(found) == limit else max(after, last), last)
 
 
 @asynccontextmanager
@@ -154,3 +159,26 @@ def test_a_queue_never_grows_beyond_its_limit() -> None:
         queue.put(one)
     assert queue.overflowed
     assert len(queue.waiting) == QUEUE_LIMIT
+
+
+async def test_who_is_too_slow_for_its_queue_gets_everything_at_its_own_pace_from_the_ledgers() -> None:
+    written, caller = Written(), Caller(TENANT, "api_key_1", frozenset({"*"}))
+
+    async def recheck() -> Caller:
+        return caller
+
+    async with running(written) as feed:
+        home = Subscriptions(feed, written, SEALER, Transcoder(), None)  # type: ignore[arg-type]
+        stream = aiter(await home.open(SubscribeRequest(), recheck, caller))
+        assert not (await anext(stream)).HasField("event")
+        count = 3 * QUEUE_LIMIT
+        written.changes = [change(position) for position in range(1, count + 1)]
+        for each in written.changes:
+            feed._arrived(each)
+        assert [len(queue.waiting) for queue in feed._queues[TENANT]] == [QUEUE_LIMIT]
+        seen = []
+        async with asyncio.timeout(30):
+            while len(seen) < count:
+                response = await anext(stream)
+                seen += [response.event.event_id] if response.HasField("event") else []
+        assert seen == [str(each.event_id) for each in written.changes]
