@@ -65,7 +65,7 @@ def test_only_changes_of_the_fields_that_were_named_come(platform: Running) -> N
     with following(client, **query) as stream:
         (_, event), *_ = events(stream, 1)
     assert event["revision"] == "3"
-    refused = client.http.get("/v1/events:subscribe", params=query | {"changed_fields": "domian"})
+    refused = client.http.get("/v1/events:subscribe", params=query | {"changed_fields": "domains"})
     assert refused.status_code == 400
     assert "did you mean 'domain'" in refused.text
 

@@ -176,7 +176,7 @@ async def test_who_is_too_slow_for_its_queue_gets_everything_at_its_own_pace_fro
         for each in written.changes:
             feed._arrived(each)
         assert [len(queue.waiting) for queue in feed._queues[TENANT]] == [QUEUE_LIMIT]
-        seen = []
+        seen: list[str] = []
         async with asyncio.timeout(30):
             while len(seen) < count:
                 response = await anext(stream)
