@@ -136,6 +136,11 @@ class Contract:
             self._classes[full_name] = found
         return found
 
+    def read_permission(self, kind: ResourceType) -> str:
+        """The permission to read records of a kind: that of its Get method, or of a wildcard where it has none."""
+        path = f"/{kind.full_name}Service/Get{kind.descriptor.name}"
+        return self.methods[path].permission if path in self.methods else f"{kind.plural}.read"
+
     def methods_of(self, service: str) -> list[Method]:
         """The methods of a service, in the order the contract declares them."""
         return [each for each in self.methods.values() if each.service == service]

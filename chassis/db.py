@@ -73,6 +73,23 @@ class Schema:
         self.worker["inbox"] = "SELECT, DELETE"
         self.idempotency = self._idempotency()
         self.natural_keys = self._natural_keys()
+        # Both are compared byte by byte, so that the beginning of a text is a piece of an index.
+        self.search_terms = self.table(
+            "search_terms",
+            Column("resource", Text, nullable=False),
+            Column("term", Text(collation="C"), nullable=False),
+            Column("id", Uuid, nullable=False),
+            Column("owner_id", Uuid),
+            key=("resource", "term", "id"),
+        )
+        # A word by its beginning and by what is left of that without a letter or two; the id is of a record with it.
+        self.search_spellings = self.table(
+            "search_spellings",
+            Column("spelling", Text(collation="C"), nullable=False),
+            Column("word", Text(collation="C"), nullable=False),
+            Column("id", Uuid, nullable=False),
+            key=("spelling", "word", "id"),
+        )
 
     def record(self, message: type[Message], *items: SchemaItem, transient: Iterable[str] = ()) -> Table:
         """The table of a resource: its message as ``record``, and columns made from the message's fields.

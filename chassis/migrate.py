@@ -10,12 +10,13 @@ from pathlib import Path
 from alembic import command, op
 from alembic import context as alembic_context
 from alembic.config import Config
-from sqlalchemy import Connection, text
+from sqlalchemy import Column, Connection, PrimaryKeyConstraint, Text, Uuid, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from chassis import ids
 from chassis.db import Schema
+from chassis.search.fill import fill
 from chassis.settings import Settings
 
 # One migration of a database at a time; the number only has to be the same everywhere.
@@ -49,6 +50,16 @@ def revise(settings: Settings, schema: Schema, migrations: Path, message: str) -
     asyncio.run(_on_owner(settings, write))
 
 
+def reindex(settings: Settings, schema: Schema) -> None:
+    """Makes the index of text search anew from the records, in one transaction."""
+
+    def make(connection: Connection) -> None:
+        fill(connection, schema.name)
+        _secure(connection, settings, schema)
+
+    asyncio.run(_on_owner(settings, make))
+
+
 async def _on_owner(settings: Settings, do: Callable[[Connection], None]) -> None:
     if settings.owner_database_url is None:
         raise SystemExit("RAPPORT_OWNER_DATABASE_URL is not set")
@@ -66,6 +77,10 @@ async def _on_owner(settings: Settings, do: Callable[[Connection], None]) -> Non
 
 def _upgrade(connection: Connection, settings: Settings, schema: Schema, migrations: Path) -> None:
     command.upgrade(_config(connection, schema, migrations), "head")
+    _secure(connection, settings, schema)
+
+
+def _secure(connection: Connection, settings: Settings, schema: Schema) -> None:
     app = make_url(settings.database_url.get_secret_value()).username
     worker_url = settings.worker_database_url
     worker = make_url(worker_url.get_secret_value()).username if worker_url else None
@@ -133,6 +148,28 @@ def add_records(connection: Connection, tables: Mapping[str, str]) -> None:
                 connection.execute(fill, filled[prefix])
     for table in tables.values():
         run(f"ALTER TABLE {table} ALTER COLUMN record SET NOT NULL")
+
+
+def add_search(connection: Connection, home: str) -> None:
+    """Makes the index of text search and fills it from the records. For a migration of the service ``home``."""
+    op.create_table(
+        "search_terms",
+        Column("tenant_id", Uuid, nullable=False),
+        Column("resource", Text, nullable=False),
+        Column("term", Text(collation="C"), nullable=False),
+        Column("id", Uuid, nullable=False),
+        Column("owner_id", Uuid),
+        PrimaryKeyConstraint("tenant_id", "resource", "term", "id", name=op.f("search_terms_pk")),
+    )
+    op.create_table(
+        "search_spellings",
+        Column("tenant_id", Uuid, nullable=False),
+        Column("spelling", Text(collation="C"), nullable=False),
+        Column("word", Text(collation="C"), nullable=False),
+        Column("id", Uuid, nullable=False),
+        PrimaryKeyConstraint("tenant_id", "spelling", "word", "id", name=op.f("search_spellings_pk")),
+    )
+    fill(connection, home)
 
 
 def secure(connection: Connection, schema: Schema, app: str, worker: str | None) -> None:

@@ -26,6 +26,7 @@ from chassis.clients import MAX_MESSAGE_BYTES, MAX_METADATA_BYTES, Channels
 from chassis.db import Database, Schema
 from chassis.errors import DETAILS_KEY, Failure
 from chassis.ledger import Ledger
+from chassis.search.service import Search
 from chassis.service import Platform, Server, Service, StartupError
 from chassis.settings import Settings, hostport
 from chassis.sweep import sweep_idempotency
@@ -172,9 +173,9 @@ async def answer(call: grpc.aio.ServicerContext[Any, Any], result: Awaitable[byt
 
 
 def main(application: Application, arguments: Sequence[str] | None = None) -> None:
-    """The command line of a process: ``serve`` (the default), ``migrate`` or ``revise MESSAGE``."""
+    """The command line of a process: ``serve`` (the default), ``migrate``, ``revise MESSAGE`` or ``reindex``."""
     parser = argparse.ArgumentParser(prog=f"python -m {application.name}")
-    parser.add_argument("command", nargs="?", default="serve", choices=("serve", "migrate", "revise"))
+    parser.add_argument("command", nargs="?", default="serve", choices=("serve", "migrate", "revise", "reindex"))
     parser.add_argument("message", nargs="?", default="", help="what a new migration does")
     parser.add_argument("--roles", help="serve, relay, consume, timers; all of them where left out")
     options = parser.parse_args(arguments)
@@ -188,11 +189,13 @@ def main(application: Application, arguments: Sequence[str] | None = None) -> No
         sys.exit(f"{application.name}: not set or not valid: {names}")
     except ValueError as error:
         sys.exit(f"{application.name}: {error}")
-    if options.command in ("migrate", "revise"):
+    if options.command != "serve":
         from chassis import migrate  # eight megabytes that a serving process never needs
 
         if options.command == "migrate":
             migrate.upgrade(settings, application.schema, application.migrations)
+        elif options.command == "reindex":
+            migrate.reindex(settings, application.schema)
         else:
             migrate.revise(settings, application.schema, application.migrations, options.message)
     else:
@@ -219,7 +222,7 @@ def platform_of(application: Application, settings: Settings) -> Platform:
 
 async def _run(application: Application, settings: Settings) -> None:
     platform = platform_of(application, settings)
-    process = Process(application, settings, platform, Server(platform, [*application.services, Ledger]))
+    process = Process(application, settings, platform, Server(platform, [*application.services, Ledger, Search]))
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -10,7 +10,7 @@ import hashlib
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, ClassVar, Final, TypeVar
@@ -72,6 +72,8 @@ class Platform:
     sealer: Sealer
     # Called after each commit that appended to the ledger.
     wake: Callable[[], None] = lambda: None
+    # The kinds of records that this process keeps, by prefix.
+    resources: dict[str, Resource[Any]] = field(default_factory=dict)
 
     def revoke(self, who: str, at: float) -> None:
         """Ends what was given to a principal or credential before ``at``, a Unix time in seconds."""
@@ -161,6 +163,7 @@ class Server:
             standard = Standard(service.resource, service.serves, self.platform.sealer, generated)
             standard.create_hook, standard.merge_hook = service.created, service.merged
             service.standard = standard
+            self.platform.resources[service.resource.kind.prefix] = service.resource
         for method in contract.load().methods_of(service.serves):
             written = getattr(service, method.name, None)
             handler = written or (standard.handler(method.name) if standard else None)

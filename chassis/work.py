@@ -21,6 +21,7 @@ from chassis.errors import Aborted, AlreadyExists, Denied, Invalid, Precondition
 from chassis.keys import Key, claim
 from chassis.resource import Record, Resource
 from chassis.rows import etag, moment, timestamp
+from chassis.search.index import Arrays, spelling_rows, term_rows
 from chassis.writes import MAX_CHANGES, MAX_KEYS, Part, bound, one, together
 
 M = TypeVar("M", bound=Message)
@@ -255,15 +256,25 @@ class Work(View):
         now = await self.now()
         ledger = [self._ledger_row(change, now, request_id) for change in changes]
         gone, new = _key_rows(changes)
+        index = await self._index(changes)
         answers = [answer] if answer is not None else []
         if len(changes) <= MAX_CHANGES and len(gone) <= MAX_KEYS and len(new) <= MAX_KEYS:
-            await self._write_together(changes, gone=gone, keys=new, ledger=ledger, answer=answers)
+            await self._write_together(changes, index, gone=gone, keys=new, ledger=ledger, answer=answers)
             return
         await self._write_rows(changes)
         for kind, rows in (("gone", gone), ("keys", new), ("ledger", ledger), ("answer", answers)):
             await self.execute_many(one(self.schema, kind), rows)
+        if index:
+            parts, values = _array_parts(0, index)
+            await self.rows(together(self.schema, parts), values)
 
-    async def _write_together(self, changes: list[_Change], **others: list[_Row]) -> None:
+    async def _index(self, changes: list[_Change]) -> dict[str, Arrays]:
+        """What the changes mean for text search, by the kind of the part that writes it."""
+        gone, new = term_rows((first.before, last.after) for first, last in _ends(changes))
+        found = {"gone_terms": gone, "terms": new, "spellings": await spelling_rows(self, new)}
+        return {kind: arrays for kind, arrays in found.items() if arrays}
+
+    async def _write_together(self, changes: list[_Change], index: dict[str, Arrays], **others: list[_Row]) -> None:
         """Everything in one statement, as most calls need it; without a transaction around it where it is the first.
 
         The rows of new records only: an update stands on what was locked before.
@@ -281,8 +292,11 @@ class Work(View):
         for kind, rows in others.items():
             if rows:
                 add(kind, len(rows), rows)
+        more, arrays = _array_parts(len(parts), index)
+        parts += more
+        values.update(arrays)
         statement = together(self.schema, tuple(parts))
-        if any(kind in ("update", "gone") for kind, _ in parts):
+        if any(kind in ("update", "gone", "gone_terms") for kind, _ in parts):
             found = await self.rows(statement, values)
         else:
             found = await self.rows_alone(statement, values, writes=True)
@@ -318,6 +332,13 @@ class Work(View):
             "occur_time": change.occur_time,
             "commit_time": now,
         }
+
+
+def _array_parts(first: int, index: dict[str, Arrays]) -> tuple[tuple[Part, ...], _Row]:
+    """The parts whose rows come as arrays, and their parameters; ``first`` is the number of the first of them."""
+    numbered = list(enumerate(index.items(), first))
+    values = {bound(number, 0, name): each for number, (_, arrays) in numbered for name, each in arrays.items()}
+    return tuple((kind, 1) for kind in index), values
 
 
 def _take_back(record: Record[Any], change: _Change) -> None:

@@ -8,8 +8,25 @@ from __future__ import annotations
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ColumnElement, Table, and_, bindparam, delete, func, insert, literal_column, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Table,
+    Uuid,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+    update,
+)  # fmt: skip
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql import Executable
+
+from chassis.search.index import unnested
 
 if TYPE_CHECKING:
     from chassis.db import Schema
@@ -19,6 +36,9 @@ if TYPE_CHECKING:
 MAX_CHANGES: Final = 4
 MAX_KEYS: Final = 8
 _KEY: Final = ("resource", "kind", "value", "id")
+
+# Parts whose rows come as arrays, one a column: their statement is the same for any number of rows.
+ARRAYS: Final = frozenset({"terms", "gone_terms", "spellings"})
 
 # What a part does: insert or update a resource's row, insert or delete so many natural keys, insert so many ledger
 # rows, or keep the answer for a repeated call.
@@ -34,7 +54,9 @@ def together(schema: Schema, parts: tuple[Part, ...]) -> Executable:
     ctes: list[Any] = []
     counts: list[Any] = []
     for number, (kind, what) in enumerate(parts):
-        if isinstance(what, int):
+        if kind in ARRAYS:
+            part = _of_arrays(schema, number, kind)
+        elif isinstance(what, int):
             table = _table(schema, kind)
             columns = [each.name for each in table.c if each.name not in ("tenant_id", *_MADE)]
             part = _delete(number, what, table) if kind == "gone" else _insert(number, what, table, columns)
@@ -82,6 +104,22 @@ def _insert(number: int, rows: int, table: Table, columns: list[str]) -> Any:
     return insert(table).values(
         [{"tenant_id": bindparam("tenant"), **_values(number, row, columns)} for row in range(rows)]
     )
+
+
+def _of_arrays(schema: Schema, number: int, kind: str) -> Any:
+    table = schema.search_spellings if kind == "spellings" else schema.search_terms
+    keys = [each.name for each in table.primary_key if each.name != "tenant_id"]
+    columns = keys if kind == "gone_terms" else [each.name for each in table.c if each.name != "tenant_id"]
+    rows = unnested(columns, table, lambda column: bound(number, 0, column))
+    if kind == "gone_terms":
+        gone = tuple_(*(table.c[name] for name in keys)).in_(select(*(rows.c[name] for name in keys)))
+        return delete(table).where(table.c.tenant_id == bindparam("tenant"), gone)
+    made = postgresql.insert(table).from_select(
+        ["tenant_id", *columns], select(bindparam("tenant", type_=Uuid()), *(rows.c[name] for name in columns))
+    )
+    if kind == "spellings":
+        return made.on_conflict_do_nothing()
+    return made.on_conflict_do_update(index_elements=["tenant_id", *keys], set_={"owner_id": made.excluded.owner_id})
 
 
 def _update(number: int, table: Table) -> Any:

@@ -12,7 +12,7 @@ import cyclopts
 from cyclopts import App, Parameter
 from rich.markup import escape
 
-from cli import events, history, overview, records, reports, timeline, traces
+from cli import events, history, overview, records, reports, search, timeline, traces
 from cli.client import Client
 from cli.credentials import forget
 from cli.importing.options import DealOptions, Options
@@ -89,6 +89,23 @@ def get(record_id: Id, /, *, as_of: str = "", json: Json = False) -> None:
     """
     with Client(load()) as client:
         records.get(client, record_id, as_of, json)
+
+
+@app.command(name="search")
+def search_records(*query: str, types: Texts = None, limit: int = 20, json: Json = False) -> None:
+    """Find records of every kind by name, e-mail address, telephone number, domain or foreign id.
+
+    Parameters
+    ----------
+    query
+        Words in any order, or the beginnings of them; a typing error or two are forgiven.
+    types
+        Only these kinds, such as contact or deal.
+    limit
+        How many at most, up to 100; 20 where left out.
+    """
+    with Client(load()) as client:
+        search.show(client, " ".join(query), types or [], at_least_one(limit), json)
 
 
 @app.command(name="overview")

@@ -16,6 +16,7 @@ from gateway.identity.tokens import Tokens
 from gateway.identity.users import Users
 from gateway.live.kept import KeptSubscriptions
 from gateway.overview import Overviews
+from gateway.search import Searches
 from gateway.serving import serve
 from gateway.webhooks.endpoints import WebhookEndpoints
 from gateway.webhooks.sender import webhooks
@@ -35,6 +36,7 @@ APPLICATION = Application(
         Batches,
         WebhookEndpoints,
         KeptSubscriptions,
+        Searches,
     ],
     migrations=Path(__file__).parent / "migrations",
     reactions=reactions,

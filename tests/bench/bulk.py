@@ -28,7 +28,7 @@ ROWS = ("bulk", "bulk memory")
 _CREATE = "/crm.contacts.v1.ContactService/BatchCreateContacts"
 _BATCH, _AT_ONCE = 1_000, 2
 _ROWS, _ROWS_FULL, _ROWS_MEMORY = 5_000, 50_000, 1_000_000
-_TABLES = ("contacts", "natural_keys", "ledger")
+_TABLES = ("contacts", "natural_keys", "search_terms", "ledger")
 _SHARE, _SLOPE_MB = 0.10, 5
 # An emptied identity is given by the database; a relay must not publish the copies.
 _LEFT_OUT = {"ledger": {"id"}}

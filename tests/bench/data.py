@@ -128,6 +128,7 @@ async def _fill(owners: Mapping[str, str], world: World, stencils: Sequence[tupl
     turns = asyncio.Semaphore(os.cpu_count() or 2)
     async with data_copy.connected(owners) as services, data_copy.open_to_owners(services):
         written = await asyncio.gather(*(_copies(owners, world, turns, *each) for each in stencils))
+        await data_copy.spell(services, world.tenant)
         await data_copy.analyze(services)
     return sum(written)
 

@@ -23,6 +23,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from chassis.change import Change, message_of
 from chassis.db import Schema
+from chassis.search.fill import spelling_rows, term_rows
 from chassis.work import changed_fields
 from services.activities import projection
 from services.activities.tables import entity_subject, entry_subject, timeline_entries
@@ -71,6 +72,7 @@ class Chunk:
     kind: Kind
     rows: Rows = field(default_factory=list)
     keys: Rows = field(default_factory=list)
+    terms: Rows = field(default_factory=list)
     ledger: list[LedgerRow] = field(default_factory=list)
 
 
@@ -86,6 +88,7 @@ def chunk_of(kind: Kind, world: World) -> Chunk:
         made.rows.append(as_row(values))
         for key in dict.fromkeys(kind.resource.keys(message)):
             made.keys.append((world.tenant, prefix, key.kind, key.value, uuid, key.exclusive))
+        made.terms += [tuple(row.values()) for row in term_rows(world.tenant, message)]
         made.ledger.append(
             LedgerRow(
                 world.tenant,
@@ -125,6 +128,7 @@ def tables_of(service: str, chunks: Sequence[Chunk], first: int) -> dict[str, di
     schema = SCHEMAS[service]
     home: dict[Table, Rows] = {chunk.kind.resource.table: chunk.rows for chunk in chunks}
     home[schema.natural_keys] = [key for chunk in chunks for key in chunk.keys]
+    home[schema.search_terms] = [term for chunk in chunks for term in chunk.terms]
     ledger = [row for chunk in chunks for row in chunk.ledger]
     for position, row in enumerate(ledger, first):
         row.position = position
@@ -228,6 +232,15 @@ async def _force(services: Mapping[str, Connection], how: str) -> None:
 def _tenant_tables(service: str) -> Iterator[str]:
     schema = SCHEMAS[service]
     yield from (name for name in schema.metadata.tables if name not in schema.shared)
+
+
+async def spell(services: Mapping[str, Connection], tenant: UUID) -> None:
+    """Keeps the spellings of the words that the tenant's records have."""
+    words = "SELECT DISTINCT ON (term) term, id FROM search_terms WHERE tenant_id = $1 ORDER BY term"
+    for connection in services.values():
+        found = await connection.fetch(words, tenant)
+        rows = [tuple(row.values()) for each in found for row in spelling_rows(tenant, each["term"], each["id"])]
+        await connection.copy_records_to_table("search_spellings", records=rows)
 
 
 async def analyze(services: Mapping[str, Connection]) -> None:

@@ -33,8 +33,6 @@ ROWS = tuple(CASES)
 # CPU milliseconds a request over all processes, and the best of three other systems for the same request; see
 # docs/performance.md.
 _REST_GOALS_MS = {"get": 1.0, "page": 2.8, "search": 1.4, "create": 2.7, "move": 2.3, "deals": 2.0}
-# Search has no method of its own yet: the filter that looks for a part of the name stands for it.
-_NOTES = {"search": 'filter display_name:"…", for there is no search method yet'}
 
 
 def run(settings: Settings, one: Stack, records: Records, two: tuple[Stack, Records] | None) -> Iterator[Row]:
@@ -92,7 +90,7 @@ def _row(name: str, found: dict[str, Measured]) -> Row:
     measured = found[name]
     return at_most(
         f"REST {rest.TITLES[kind]}", us(measured, "platform", 1e-3), "ms", _REST_GOALS_MS[kind],
-        note=_NOTES.get(kind, ""), beside=_beside(measured, "platform"),
+        beside=_beside(measured, "platform"),
     )  # fmt: skip
 
 

@@ -27,8 +27,7 @@ TITLES = {
 def cases(stack: Stack, found: Records) -> list[Case]:
     """The requests of the table against what a buyer can run today."""
     page = "/v1/contacts?page_size=50&order_by=display_name"
-    filters = [quote(f"display_name:'{name}'") for name in found.names]
-    searches = [f"/v1/contacts?page_size=50&filter={each}" for each in filters]
+    searches = [f"/v1/search?types=contact&page_size=50&query={quote(name)}" for name in found.names]
     return [
         get("rest get", stack, found),
         _case("rest page", stack, Wrk(stack.url, _headers(found), [page])),

@@ -73,7 +73,7 @@ def _lines(found: Records) -> Mapping[str, list[str]]:
     pages = "/v1/contacts?page_size=50&order_by=display_name"
     return {
         "page": [pages, *(f"{pages}&page_token={quote(token)}" for token in _tokens(found))],
-        "search": [f"/v1/contacts?page_size=50&filter={quote(f'display_name:{name!r}')}" for name in found.names],
+        "search": [f"/v1/search?types=contact&page_size=50&query={quote(name)}" for name in found.names],
         "timeline": [f"/v1/timeline/{found.busiest}", *(f"/v1/timeline/{each}" for each in found.people[:50])],
         "report": ["/v1/reports/pipeline"],
         "funnel": ["/v1/reports/funnel?split_by=FUNNEL_SPLIT_SOURCE"],

@@ -257,6 +257,7 @@ SPECIAL: dict[str, Callable[[World], Request]] = {
     "CancelMeeting": lambda w: {"id": w.make("meeting")["id"]},
     "ListTimeline": lambda w: {"subject_id": w.id("contact"), "page_size": 3, "ascending": True},
     "Batch": lambda w: {"calls": [{"method": "GET", "path": f"/v1/contacts/{w.id('contact')}"}]},
+    "Search": lambda w: {"query": w.any("company")["display_name"], "types": ["company"], "page_size": 1},
     "GetContactOverview": lambda w: {"id": _on_its_timeline(w, "contact")},
     "GetCompanyOverview": lambda w: {"id": _on_its_timeline(w, "company")},
     "CommitSubscription": lambda w: {"id": w.make("subscription")["id"], "replay_id": _place(w)},

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from chassis.ledger import Ledger
+from chassis.search.service import Search
 from chassis.service import Platform, Server
 from deploy.local import nats, postgres
 from services.activities.__main__ import application
@@ -33,7 +34,7 @@ def platform(directory: Path, broker: nats.Nats) -> Iterator[Platform]:
 
 @pytest.fixture(scope="session")
 async def server(platform: Platform) -> AsyncIterator[Server]:
-    yield Server(platform, [*application.services, Ledger])
+    yield Server(platform, [*application.services, Ledger, Search])
     await platform.channels.close()
     await platform.db.close()
 

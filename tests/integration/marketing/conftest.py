@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from chassis.ledger import Ledger
+from chassis.search.service import Search
 from chassis.service import Platform, Server
 from deploy.local import postgres
 from services.marketing.__main__ import application
@@ -26,7 +27,7 @@ def marketing_platform(directory: Path) -> Iterator[Platform]:
 
 @pytest.fixture(scope="session")
 async def server(marketing_platform: Platform) -> AsyncIterator[Server]:
-    yield Server(marketing_platform, [*application.services, Ledger])
+    yield Server(marketing_platform, [*application.services, Ledger, Search])
     await marketing_platform.db.close()
 
 

@@ -22,6 +22,7 @@ from chassis.change import Change
 from chassis.context import Caller
 from chassis.ledger import Ledger
 from chassis.run import Application, platform_of
+from chassis.search.service import Search
 from chassis.service import Server, generated
 from chassis.settings import Settings
 from deploy.local import keys, ports, postgres
@@ -169,7 +170,7 @@ class Watched:
 
 
 def _server(application: Application, settings: Settings) -> Server:
-    return Server(platform_of(application, settings), [*application.services, Ledger])
+    return Server(platform_of(application, settings), [*application.services, Ledger, Search])
 
 
 def filled_platform(directory: Path, rows: int) -> Watched:

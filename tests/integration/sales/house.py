@@ -20,6 +20,7 @@ from chassis import contract
 from chassis.context import Caller
 from chassis.ledger import Ledger
 from chassis.run import Application, GrpcServing, Process, platform_of
+from chassis.search.service import Search
 from chassis.service import Server, generated
 from chassis.settings import Settings
 from deploy.local import postgres
@@ -92,7 +93,7 @@ def make_keys(directory: Path) -> None:
 
 def server_of(application: Application, settings: Settings) -> Server:
     platform = platform_of(application, settings)
-    return Server(platform, [*application.services, Ledger])
+    return Server(platform, [*application.services, Ledger, Search])
 
 
 @asynccontextmanager

@@ -1,0 +1,210 @@
+"""The records that a text finds: candidates from the index of terms, the best of them by what they say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Any, Final
+
+from google.protobuf.message import Message
+from sqlalchemy import (
+    ColumnElement,
+    Executable,
+    Table,
+    Text,
+    Uuid,
+    bindparam,
+    func,
+    intersect,
+    literal,
+    literal_column,
+    select,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from chassis import context, contract
+from chassis.context import Caller
+from chassis.resource import Resource
+from chassis.search.query import Fit, Meant, Query
+from chassis.search.texts import is_searched, texts, title_of
+from chassis.search.words import errors_in, is_spelled, nearest, spellings
+from chassis.work import View
+
+# So many records of a kind, the newest that fit, are compared by what they say and when they changed.
+_CANDIDATES: Final = 500
+# With fewer results than so many, words are also taken for mistyped ones.
+_FEW: Final = 5
+# So many words that one may have been meant as are looked for, the nearest of so many that share a spelling.
+_MEANT: Final = 8
+_LOOKED_AT: Final = 300
+_LAST: Final = "\U0010ffff"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A record that a query found."""
+
+    resource: Resource[Any]
+    record: Message
+    fit: Fit
+
+
+def searchable(resources: Iterable[Resource[Any]], types: Sequence[str], caller: Caller) -> list[Resource[Any]]:
+    """Those of the kinds that are searched, wanted (all where no types are named) and open to the caller."""
+    return [
+        each
+        for each in resources
+        if is_searched(each.kind.descriptor)
+        and (not types or each.kind.prefix in types)
+        and caller.may(contract.load().read_permission(each.kind))
+    ]
+
+
+async def find(tx: View, resources: Sequence[Resource[Any]], text: str, size: int) -> list[Found]:
+    """The records that fit ``text`` best, at most ``size``; of equal ones those that changed last."""
+    query = Query.of(text)
+    found = await _search(tx, resources, query, {}, size)
+    if len(found) < min(size, _FEW) and any(map(is_spelled, query.words)):
+        meant = await _meant(tx, query)
+        if any(meant.values()):
+            known = {each.record.id for each in found}  # type: ignore[attr-defined]
+            more = await _search(tx, resources, query, meant, size)
+            found += [each for each in more if each.record.id not in known]  # type: ignore[attr-defined]
+    return sorted(found, key=_place, reverse=True)[:size]
+
+
+def _place(found: Found) -> tuple[float, int]:
+    return found.fit.score, found.record.update_time.ToNanoseconds()  # type: ignore[attr-defined]
+
+
+async def _search(tx: View, resources: Sequence[Resource[Any]], query: Query, meant: Meant, size: int) -> list[Found]:
+    readings = [query.asked_words()] if meant else query.readings()
+    if not readings:
+        return []
+    shape = tuple(map(len, readings))
+    values: dict[str, Any] = {"whole": query.text}
+    for number, reading in enumerate(readings):
+        for place, start in enumerate(reading):
+            values |= {f"from_{number}_{place}": start, f"to_{number}_{place}": start + _LAST}
+            values[f"meant_{number}_{place}"] = [start, *meant.get(start, ())]
+
+    async def ask(resource: Resource[Any]) -> list[Any]:
+        owners = resource.owners()
+        statement = _statement(resource, shape, bool(meant), owners is not None, size)
+        return await tx.rows_alone(statement, values if owners is None else {**values, "visible": owners})
+
+    answers = await asyncio.gather(*map(ask, resources))
+    return [
+        Found(resource, record, fit)
+        for resource, rows in zip(resources, answers, strict=True)
+        for record in (resource.read(row) for row in rows)
+        if (fit := query.fit(_readable(record), meant)) is not None
+    ]
+
+
+def _readable(record: Message) -> Iterable[Any]:
+    """What a record is found by, of the fields that the caller may read."""
+    allowed = context.fields(contract.descriptor_of(record)).readable
+    return (text for text in texts(record) if text.name in allowed)
+
+
+@lru_cache(maxsize=256)
+def _statement(resource: Resource[Any], shape: tuple[int, ...], fuzzy: bool, owned: bool, size: int) -> Executable:
+    """The statement that finds records of a kind by readings of so many words each.
+
+    Its parameters are ``whole``; for each word of each reading the range of terms it begins, or the terms it is meant
+    as; and ``visible``, the owners whose records are found, where it is ``owned``. The order is that of `Query.fit` as
+    far as the index knows it: a record that is called just so, one that has the very word, then the last changed.
+    """
+    table, prefix = resource.table, resource.kind.prefix
+    terms = _Terms(resource.table.metadata.tables["search_terms"], prefix, owned)
+    parts: list[Any] = []
+    for number, count in enumerate(shape):
+        if count > 1:
+            both = intersect(*(terms.word(f"{number}_{place}", fuzzy=fuzzy) for place in range(count))).subquery()
+            parts.append(_part(select(both.c.id, literal_column("1").label("tier")), both.c.id.desc()))
+        elif fuzzy:
+            parts.append(_part(terms.of("1", terms.meant(f"{number}_0"))))
+        else:
+            kept, word = terms.table.c, bindparam(f"from_{number}_0", type_=Text())
+            parts.append(_part(terms.of("0", kept.term == word), kept.id.desc()))
+            parts.append(_part(terms.of("1", *terms.beginning(f"{number}_0")), kept.term, kept.id))
+    every = union_all(*parts).subquery() if len(parts) > 1 else parts[0].subquery()
+    found = select(every.c.id, func.min(every.c.tier).label("tier")).group_by(every.c.id).subquery()
+    title = table.c[title_of(resource.kind.descriptor)] if title_of(resource.kind.descriptor) else literal("")
+    return (
+        select(table.c.record)
+        .join_from(found, table, table.c.id == found.c.id)
+        .where(table.c.tenant_id == bindparam("tenant"), table.c.delete_time.is_(None))
+        .order_by(
+            (func.lower(title) == bindparam("whole", type_=Text())).desc(),
+            found.c.tier,
+            table.c.update_time.desc(),
+            table.c.id.desc(),
+        )
+        .limit(literal_column(str(size)))
+    )
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """The terms of one kind of records that the caller may see."""
+
+    table: Table
+    prefix: str
+    owned: bool
+
+    def of(self, tier: str, *conditions: ColumnElement[bool]) -> Any:
+        """The ids of records by their terms, in a tier."""
+        seen = [self.table.c.owner_id == func.any(bindparam("visible", type_=ARRAY(Uuid)))] if self.owned else []
+        return select(self.table.c.id, literal_column(tier).label("tier")).where(
+            self.table.c.tenant_id == bindparam("tenant"),
+            self.table.c.resource == literal_column(f"'{self.prefix}'"),
+            *seen,
+            *conditions,
+        )
+
+    def beginning(self, name: str) -> list[ColumnElement[bool]]:
+        """The terms that begin with a word."""
+        term = self.table.c.term
+        return [term >= bindparam(f"from_{name}", type_=Text()), term < bindparam(f"to_{name}", type_=Text())]
+
+    def meant(self, name: str) -> ColumnElement[bool]:
+        """The terms that a word may have been meant as."""
+        return self.table.c.term == func.any(bindparam(f"meant_{name}", type_=ARRAY(Text)))
+
+    def word(self, name: str, *, fuzzy: bool) -> Any:
+        """The ids of the records that have a word."""
+        conditions = [self.meant(name)] if fuzzy else self.beginning(name)
+        return self.of("1", *conditions).with_only_columns(self.table.c.id)
+
+
+def _part(statement: Any, *order: Any) -> Any:
+    limited = statement.order_by(*order).limit(literal_column(str(_CANDIDATES)))
+    inner = limited.subquery()
+    return select(inner.c.id, inner.c.tier)
+
+
+async def _meant(tx: View, query: Query) -> dict[str, Mapping[str, int]]:
+    """What each word of a query may have been meant as."""
+    wanted = [each for each in query.words if is_spelled(each) and errors_in(each)]
+    rows = await asyncio.gather(
+        *(tx.rows_alone(_spelled(tx.schema.search_spellings), {"spellings": spellings(word)}) for word in wanted)
+    )
+    return {word: nearest(word, [row["word"] for row in each], _MEANT) for word, each in zip(wanted, rows, strict=True)}
+
+
+@cache
+def _spelled(table: Table) -> Executable:
+    return (
+        select(table.c.word)
+        .distinct()
+        .where(
+            table.c.tenant_id == bindparam("tenant"),
+            table.c.spelling == func.any(bindparam("spellings", type_=ARRAY(Text))),
+        )
+        .limit(literal_column(str(_LOOKED_AT)))
+    )

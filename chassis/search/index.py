@@ -1,0 +1,99 @@
+"""The terms of records as rows, written by the same statement as the records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+from google.protobuf.message import Message
+from sqlalchemy import Executable, Table, Text, Uuid, bindparam, func, select
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from chassis import ids
+from chassis.search.texts import terms
+from chassis.search.words import is_spelled, spellings
+
+if TYPE_CHECKING:
+    from chassis.db import Tx
+
+# One mapping of arrays, a column each, for all the rows of one kind.
+Arrays = dict[str, list[Any]]
+# Words whose spellings this process knows to be kept, by tenant. It forgets them all when they are too many.
+_known: set[tuple[UUID, str]] = set()
+_MOST_KNOWN: Final = 100_000
+# A record as it was, None for a new one, and as it is.
+End = tuple[Message | None, Message]
+
+
+def term_rows(ends: Iterable[End]) -> tuple[Arrays, Arrays]:
+    """The terms that go and those that come, or come to another owner."""
+    gone: list[tuple[Any, ...]] = []
+    new: list[tuple[Any, ...]] = []
+    for before, after in ends:
+        had = terms(before) if before is not None else frozenset()
+        has = terms(after)
+        owner = owner_of(after)
+        moved = before is not None and owner != owner_of(before)
+        prefix, uuid = ids.decode(after.id)  # type: ignore[attr-defined]
+        gone += [(prefix, each, uuid) for each in had - has]
+        new += [(prefix, each, uuid, owner) for each in (has if moved else has - had)]
+    return arrays(("resource", "term", "id"), gone), arrays(("resource", "term", "id", "owner_id"), new)
+
+
+def owner_of(record: Any) -> UUID | None:
+    """Who looks after a record; None for nobody."""
+    text = getattr(record, "owner_id", "")
+    return ids.decode(text)[1] if text else None
+
+
+async def spelling_rows(tx: Tx, new: Arrays) -> Arrays:
+    """The spellings of the words among these terms that the tenant has not had yet.
+
+    A word is looked up once by each process. Two that meet it at once both write it, and do not wait for each other.
+    """
+    tenant = tx.tenant
+    wanted = {
+        word: uuid
+        for word, uuid in zip(new.get("term", ()), new.get("id", ()), strict=True)
+        if (tenant, word) not in _known and is_spelled(word)
+    }
+    if not wanted:
+        return {}
+    rows = await tx.rows_alone(_kept(tx.schema.search_spellings), {"words": sorted(wanted)})
+    if len(_known) > _MOST_KNOWN:
+        _known.clear()
+    for row in rows:
+        # Only what is committed is known: this transaction may yet be undone.
+        _known.add((tenant, row["word"]))
+        wanted.pop(row["word"], None)
+    return arrays(
+        ("spelling", "word", "id"), [(each, word, uuid) for word, uuid in wanted.items() for each in spellings(word)]
+    )
+
+
+def arrays(columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> Arrays:
+    """Rows as one array a column; nothing for no row."""
+    return {name: [row[at] for row in rows] for at, name in enumerate(columns)} if rows else {}
+
+
+def unnested(columns: Iterable[str], table: Table, named: Any) -> Any:
+    """A query of the rows that arrays hold; ``named(column)`` is the name of the array's parameter."""
+    kinds = {name: Uuid() if isinstance(table.c[name].type, Uuid) else Text() for name in columns}
+    arrays = [func.unnest(bindparam(named(name), type_=ARRAY(kind))).label(name) for name, kind in kinds.items()]
+    return select(*arrays).subquery()
+
+
+@cache
+def _kept(table: Table) -> Executable:
+    """Which of some words have spellings. A word's beginning is always one of them."""
+    return (
+        select(table.c.word)
+        .distinct()
+        .where(
+            table.c.tenant_id == bindparam("tenant"),
+            table.c.spelling.in_(select(func.left(func.unnest(bindparam("words", type_=ARRAY(Text))), 7))),
+            table.c.word == func.any(bindparam("words", type_=ARRAY(Text))),
+        )
+    )

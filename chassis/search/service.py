@@ -1,0 +1,79 @@
+"""What every service of the platform lets the gateway ask: which of its records a text finds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from crm.internal.v1 import search_pb2 as pb
+from crm.type.v1 import options_pb2
+from crm.type.v1.search_pb2 import SearchFact, SearchResult
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from chassis import context, contract
+from chassis.rows import amount
+from chassis.search.find import Found, find, searchable
+from chassis.search.texts import Text, texts, title_of
+from chassis.search.words import words
+from chassis.service import Service
+from chassis.work import View
+
+DEFAULT_SIZE: Final = 20
+MAX_SIZE: Final = 100
+_MOST_FACTS: Final = 8
+
+
+class Search(Service, serves="crm.internal.v1.SearchService"):
+    """Finds this service's records by text."""
+
+    async def Search(self, request: pb.SearchRequest, tx: View) -> pb.SearchResponse:
+        """The records that fit best, of the kinds that the caller may read."""
+        resources = searchable(self.platform.resources.values(), request.types, context.current().caller)
+        size = min(request.page_size or DEFAULT_SIZE, MAX_SIZE)
+        return pb.SearchResponse(results=[result(each) for each in await find(tx, resources, request.query, size)])
+
+
+def result(found: Found) -> SearchResult:
+    """A found record as a list of findings shows it, with the fields that the caller may read."""
+    record: Any = found.record
+    descriptor = contract.descriptor_of(record)
+    readable = context.fields(descriptor).readable
+    title = title_of(descriptor)
+    return SearchResult(
+        type=found.resource.kind.prefix,
+        id=record.id,
+        title=getattr(record, title) if title in readable else "",
+        field=found.fit.text.path,
+        snippet=found.fit.text.value,
+        score=found.fit.score,
+        update_time=record.update_time,
+        owner_id=getattr(record, "owner_id", "") if "owner_id" in readable else "",
+        facts=list(_facts(record, readable))[:_MOST_FACTS],
+    )
+
+
+def _facts(record: Message, readable: frozenset[str]) -> Iterator[SearchFact]:
+    told = {word for text in texts(record) if text.is_title for word in text.forms}
+    found: dict[str, list[Text]] = {}
+    for text in texts(record):
+        found.setdefault(text.name, []).append(text)
+    for field, value in record.ListFields():
+        if field.name not in readable:
+            continue
+        for text in found.get(field.name, ()):
+            if not (text.is_title or (text.how == options_pb2.SEARCHED_WORDS and told.issuperset(words(text.value)))):
+                yield SearchFact(field=text.path, value=text.value)
+        if not field.is_repeated and (shown := _shown(field, value)):
+            yield SearchFact(field=field.name, value=shown)
+
+
+def _shown(field: FieldDescriptor, value: Any) -> str:
+    """A state by its name without prefix, a sum with its currency; empty for what is neither."""
+    if field.enum_type is not None:
+        prefix = field.enum_type.values_by_number[0].name.removesuffix("UNSPECIFIED")
+        known = field.enum_type.values_by_number.get(value)
+        return known.name.removeprefix(prefix) if known is not None else ""
+    if field.message_type is not None and field.message_type.full_name == "google.type.Money":
+        return f"{amount(value):.2f} {value.currency_code}"
+    return ""

@@ -1,0 +1,100 @@
+"""What search knows of a record: its texts, and the terms that they are kept under."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, Final, NamedTuple
+
+from crm.type.v1 import options_pb2
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+from chassis.contract import descriptor_of, is_repeated
+from chassis.search.words import MAX_TERM, fold, numbers, words
+
+_TITLES: Final = ("display_name", "title")
+_WORDS: Final = options_pb2.SEARCHED_WORDS
+_WHOLE: Final = options_pb2.SEARCHED_WHOLE
+# A record is found by so many terms at most; what is beyond them are words of very long texts.
+_MAX_TERMS: Final = 200
+
+
+class Text(NamedTuple):
+    """A text of a record: the resource's field, the path of the text, what it says, and how it is searched."""
+
+    name: str
+    path: str
+    value: str
+    how: int
+
+    @property
+    def is_title(self) -> bool:
+        """Whether it is what the record is called."""
+        return self.path in _TITLES
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """The terms of a text that is searched by its beginning; of one that is searched by words, the words."""
+        if self.how == _WORDS:
+            return words(self.value)
+        return (fold(self.value)[:MAX_TERM],) if self.how == _WHOLE else numbers(self.value)
+
+
+class _Source(NamedTuple):
+    field: str
+    inner: str
+    how: int
+    repeated: bool
+
+
+@cache
+def title_of(resource: Descriptor) -> str:
+    """The field that says what a record is called; empty where none does."""
+    return next((name for name in _TITLES if name in resource.fields_by_name), "")
+
+
+@cache
+def is_searched(resource: Descriptor) -> bool:
+    """Whether records of a kind are found by text."""
+    return not resource.GetOptions().Extensions[options_pb2.resource].unsearched and bool(_sources(resource))
+
+
+@cache
+def _sources(resource: Descriptor) -> tuple[_Source, ...]:
+    return tuple(_declared(resource))
+
+
+def _declared(resource: Descriptor) -> Iterator[_Source]:
+    title = title_of(resource)
+    for field in resource.fields:
+        if field.message_type is not None:
+            for inner in field.message_type.fields:
+                if how := _how(inner):
+                    yield _Source(field.name, inner.name, how, is_repeated(field))
+        elif how := _WORDS if field.name == title else _how(field):
+            yield _Source(field.name, "", how, is_repeated(field))
+
+
+def _how(field: FieldDescriptor) -> int:
+    return int(field.GetOptions().Extensions[options_pb2.searched])
+
+
+def texts(record: Message) -> Iterator[Text]:
+    """The texts that a record is found by."""
+    for field, inner, how, repeated in _sources(descriptor_of(record)):
+        if not repeated and inner and not record.HasField(field):
+            continue
+        value: Any = getattr(record, field)
+        for each in value if repeated else (value,):
+            text = getattr(each, inner) if inner else each
+            if text:
+                yield Text(field, f"{field}.{inner}" if inner else field, text, how)
+
+
+def terms(record: Message) -> frozenset[str]:
+    """The terms that a record is kept under; none for a deleted one."""
+    if not is_searched(descriptor_of(record)) or record.HasField("delete_time"):
+        return frozenset()
+    found = dict.fromkeys(form for text in texts(record) for form in text.forms if form)
+    return frozenset(list(found)[:_MAX_TERMS])

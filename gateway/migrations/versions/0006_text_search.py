@@ -1,0 +1,14 @@
+"""the words records are found by"""
+
+from alembic import op
+
+from chassis.migrate import add_search
+
+revision = "0006"
+down_revision = "0005"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    add_search(op.get_bind(), "gateway")

@@ -1,0 +1,14 @@
+"""the words records are found by"""
+
+from alembic import op
+
+from chassis.migrate import add_search
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    add_search(op.get_bind(), "contacts")
