@@ -54,36 +54,38 @@ class Gate:
         self.limit = int(min(self._ceiling, max(_FLOOR, limit)))
         self.queue = max(1, int(self.limit * _QUEUE))
 
-    def closed(self, tenant: Hashable, coming: int = 0) -> bool:
+    def closed(self, tenant: Hashable, coming: int = 0, *, reads: bool = False) -> bool:
         """Whether a call of this tenant would be refused at once.
 
-        ``coming`` are calls that are let through but have not asked for a place yet, with those that have.
+        ``coming`` are calls that are let through but have not asked for a place yet, with those that have. ``reads``
+        says that the call may be repeated at no risk: such calls fill half of the queue only, and so go first.
         """
-        if self._waiters == 0 and coming < self.limit + self.queue:
+        queue = max(1, self.queue // 2) if reads else self.queue
+        if self._waiters == 0 and coming < self.limit + queue:
             return False
         self._saw(tenant)
         waiting = len(self._waiting.get(tenant, ()))
-        if waiting >= max(1, self.queue // max(1, self._active)) or self._waiters >= self.queue:
+        if waiting >= max(1, queue // max(1, self._active)) or self._waiters >= queue:
             return True
         over = self._held.get(tenant, 0) >= self._share()
-        return coming >= (self.limit + self.queue) * (1 if over else 2)
+        return coming >= (self.limit + queue) * (1 if over else 2)
 
-    def enter(self, tenant: Hashable) -> _Pass:
+    def enter(self, tenant: Hashable, *, reads: bool = False) -> _Pass:
         """A place, for the length of an ``async with`` block. Raises Exhausted where there is none in time."""
-        return _Pass(self, tenant)
+        return _Pass(self, tenant, reads)
 
     def refusal(self) -> Exhausted:
         """What a call is told for which there is no place."""
         self.refused += 1
         return Exhausted(Reason.REASON_OVERLOADED, "too many calls at once; try again", retry_s=RETRY_S)
 
-    async def take(self, tenant: Hashable) -> None:
+    async def take(self, tenant: Hashable, *, reads: bool = False) -> None:
         """Takes a place; ``give_back`` must follow. Raises Exhausted where there is none in time."""
         self._saw(tenant)
         if tenant not in self._waiting and self._may_enter(tenant):
             self._admit(tenant)
             return
-        if self.closed(tenant):
+        if self.closed(tenant, reads=reads):
             raise self.refusal()
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(tenant, deque()).append(turn)
@@ -176,15 +178,16 @@ class Gate:
 
 
 class _Pass:
-    __slots__ = ("_began", "_gate", "_tenant")
+    __slots__ = ("_began", "_gate", "_reads", "_tenant")
 
-    def __init__(self, gate: Gate, tenant: Hashable) -> None:
+    def __init__(self, gate: Gate, tenant: Hashable, reads: bool) -> None:
         self._gate = gate
+        self._reads = reads
         self._tenant = tenant
         self._began = 0.0
 
     async def __aenter__(self) -> None:
-        await self._gate.take(self._tenant)
+        await self._gate.take(self._tenant, reads=self._reads)
         self._began = time.monotonic()
 
     async def __aexit__(self, error: object, *_: object) -> None:

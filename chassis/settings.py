@@ -47,6 +47,10 @@ class Settings(BaseSettings):
         64, ge=1, description="Writes served at once; more wait a moment, then are refused."
     )
     concurrency_calls: int = Field(64, ge=1, description="Calls that a gateway hands on at once.")
+    rate_principal: float = Field(5_000, gt=0, description="Requests a second that one principal may send.")
+    burst_principal: int = Field(10_000, ge=1, description="Requests that one principal may send at once.")
+    rate_tenant: float = Field(10_000, gt=0, description="Requests a second that one tenant may send.")
+    burst_tenant: int = Field(20_000, ge=1, description="Requests that one tenant may send at once.")
     relay_batch: int = Field(500, ge=1, description="Ledger rows published a round; more raises speed and memory.")
 
     def addresses(self, kind: str) -> str:

@@ -14,6 +14,7 @@ from gateway.identity.tables import schema
 from gateway.identity.tenants import Tenants
 from gateway.identity.tokens import Tokens
 from gateway.identity.users import Users
+from gateway.limits import LimitsService
 from gateway.live.kept import KeptSubscriptions
 from gateway.overview import Overviews
 from gateway.search import Searches
@@ -37,6 +38,7 @@ APPLICATION = Application(
         WebhookEndpoints,
         KeptSubscriptions,
         Searches,
+        LimitsService,
     ],
     migrations=Path(__file__).parent / "migrations",
     reactions=reactions,

@@ -12,6 +12,7 @@ from uuid import UUID
 from chassis.gate import Gate
 from gateway import errors
 
+_READS = b"GET "
 _VERBS = (b"GET /v1/", b"POST /v1/", b"PATCH /v1/", b"PUT /v1/", b"DELETE /v1/")
 _KNOWN_LIMIT = 10_000
 
@@ -39,10 +40,10 @@ class Admission:
                 self._tenants.clear()
             self._tenants[authorization] = tenant
 
-    def closed(self, authorization: str, coming: int = 0) -> bool:
+    def closed(self, authorization: str, coming: int = 0, *, reads: bool) -> bool:
         """Whether a call with this credential would be refused; see Gate.closed."""
         tenant: Hashable = self._tenants.get(authorization)
-        return self.gate.closed(tenant, coming)
+        return self.gate.closed(tenant, coming, reads=reads)
 
     def refusal(self, data: bytes, under_way: Sized) -> bytes | None:
         """The answer to a request that is to be turned away; None where it is let in, or is not here as a whole."""
@@ -57,7 +58,9 @@ class Admission:
         length = _value(head, lower, b"content-length") or "0"
         if head_end < 0 or not length.isdigit() or len(data) != head_end + 4 + int(length):
             return None
-        return self._refusal if self.closed(_value(head, lower, b"authorization"), coming) else None
+        # Reads cost nobody anything but a repetition: they are turned away first.
+        reads = data.startswith(_READS)
+        return self._refusal if self.closed(_value(head, lower, b"authorization"), coming, reads=reads) else None
 
 
 def _value(head: bytes, lower: bytes, name: bytes) -> str:

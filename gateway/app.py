@@ -26,6 +26,7 @@ from gateway.contract import Route, routes
 from gateway.http import WHOLE
 from gateway.identity.authenticate import Authenticator
 from gateway.identity.oauth import KEYS_PATH, METADATA_PATH, TOKEN_PATH, Refusal, TokenEndpoint
+from gateway.limits import Limits
 from gateway.proxy import TRACE_KEY, Proxy
 from gateway.readiness import Readiness
 from gateway.transcode import BODY_LIMIT, HttpCall, Transcoder, too_large
@@ -64,11 +65,12 @@ class App:
 
     def __init__(
         self, proxy: Proxy, authenticator: Authenticator, codec: Transcoder, readiness: Readiness,
-        admission: Admission, public_url: str, oauth: TokenEndpoint,
+        admission: Admission, limits: Limits, public_url: str, oauth: TokenEndpoint,
     ) -> None:  # fmt: skip
         self._oauth = oauth
         self._proxy = proxy
         self._admission = admission
+        self._limits = limits
         self._authenticator = authenticator
         self._codec = codec
         self._readiness = readiness
@@ -81,17 +83,18 @@ class App:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         request_id = f"{random.getrandbits(64):016x}"
         with telemetry.span(scope["method"], kind=SpanKind.SERVER, parent=headers.get("traceparent", "")) as span:
-            answer = await self._respond(scope, receive, headers, request_id, span)
+            told: dict[str, str] = {}
+            answer = await self._respond(scope, receive, headers, request_id, span, told)
             parent = telemetry.traceparent()
             named = {TRACE_KEY: telemetry.trace_id_of(parent), "traceparent": parent, "x-request-id": request_id}
             if isinstance(answer, Answer):
                 span.set_attribute("http.response.status_code", answer.status)
-                head = _ALWAYS | {"content-type": answer.media} | named | answer.headers
+                head = _ALWAYS | {"content-type": answer.media} | named | told | answer.headers
                 lines = "".join([f"{name}: {value}\r\n" for name, value in head.items()]).encode("latin-1")
                 await scope["extensions"][WHOLE](answer.status, lines, answer.body, close=self.draining)
                 return
             span.set_attribute("http.response.status_code", answer.status_code)
-        answer.headers.update(_ALWAYS | named | ({"connection": "close"} if self.draining else {}))
+        answer.headers.update(_ALWAYS | named | told | ({"connection": "close"} if self.draining else {}))
         # A stream lasts; its span has told how it began.
         self._admission.streams += 1
         try:
@@ -100,10 +103,11 @@ class App:
             self._admission.streams -= 1
 
     async def _respond(
-        self, scope: Scope, receive: Receive, headers: Mapping[str, str], request_id: str, span: Span
-    ) -> Answer | StreamingResponse:
+        self, scope: Scope, receive: Receive, headers: Mapping[str, str], request_id: str, span: Span,
+        told: dict[str, str],
+    ) -> Answer | StreamingResponse:  # fmt: skip
         try:
-            return await self._answer(scope, receive, headers, request_id, span)
+            return await self._answer(scope, receive, headers, request_id, span, told)
         except asyncio.CancelledError:
             raise
         except Failure as failure:
@@ -118,8 +122,9 @@ class App:
         return Answer(status, errors.body(found, status), errors.headers(found))
 
     async def _answer(
-        self, scope: Scope, receive: Receive, headers: Mapping[str, str], request_id: str, span: Span
-    ) -> Answer | StreamingResponse:
+        self, scope: Scope, receive: Receive, headers: Mapping[str, str], request_id: str, span: Span,
+        told: dict[str, str],
+    ) -> Answer | StreamingResponse:  # fmt: skip
         verb, raw_path = scope["method"], scope["raw_path"].decode("latin-1")
         if verb in ("GET", "HEAD") and (page := await self._page(raw_path, headers)) is not None:
             return page
@@ -132,13 +137,14 @@ class App:
             _refuse_doubled(scope)
         timeout_s = _timeout_s(headers)
         authorization = headers.get("authorization", "")
-        if self._admission.closed(authorization):
+        if self._admission.closed(authorization, reads=not route.method.writes):
             raise self._admission.gate.refusal()
         caller = await self._authenticator.caller(authorization)
         self._admission.learn(authorization, caller.tenant)
         body = await _read_body(receive, headers)
+        self._limits.spend(caller, len(body), told)
         query = scope["query_string"].decode("latin-1")
-        async with self._admission.gate.enter(caller.tenant):
+        async with self._admission.gate.enter(caller.tenant, reads=not route.method.writes):
             request = self._codec.request(route, HttpCall(path_values, query, headers, body))
             if route.method.streams:
                 return await self._stream(route, request, caller, headers)

@@ -20,6 +20,7 @@ from chassis.service import Service, saga
 from gateway import errors
 from gateway.admission import Admission
 from gateway.contract import Route, routes
+from gateway.limits import Limits
 from gateway.transcode import BODY_LIMIT, HttpCall, Transcoder
 
 _METHOD: Final = "/crm.gateway.v1.BatchService/Batch"
@@ -42,8 +43,9 @@ class Proxy(Protocol):
 
 
 class Door(NamedTuple):
-    """The ways of a call that comes by itself: the places it waits for, its transcoding, and where it goes."""
+    """The ways of a call that comes by itself: what it costs, its place, its transcoding, and where it goes."""
 
+    limits: Limits
     admission: Admission
     codec: Transcoder
     proxy: Proxy
@@ -117,8 +119,10 @@ class _Run:
         if left <= 0:
             raise DeadlineExceeded(Reason.REASON_DEADLINE_EXCEEDED, "the batch's time was over before its turn came")
         door, caller = self._door, self._call.caller
-        async with door.admission.gate.enter(caller.tenant):
-            request = door.codec.request(item.route, self._http_call(item))
+        http_call = self._http_call(item)
+        door.limits.spend(caller, len(http_call.body), {})
+        async with door.admission.gate.enter(caller.tenant, reads=not item.writes):
+            request = door.codec.request(item.route, http_call)
             answer = await door.proxy.unary(item.route.method, request, caller, left, self._call.request_id)
             reply = door.codec.reply(item.route.method, answer)
         # What a write answers is told in any case: it has happened.

@@ -32,6 +32,7 @@ from chassis.service import DEFAULT_DEADLINE_S, MAX_DEADLINE_S, Server, StartupE
 from gateway import errors
 from gateway.admission import Admission
 from gateway.identity.authenticate import Authenticator
+from gateway.limits import Limits
 from gateway.live.subscription import Ending, Subscription, Subscriptions
 from gateway.together import Together
 
@@ -117,9 +118,11 @@ class Proxy:
 class GrpcDoor:
     """The public gRPC server: every public method, with health and reflection."""
 
-    def __init__(self, proxy: Proxy, authenticator: Authenticator, server: Server, admission: Admission) -> None:
+    def __init__(
+        self, proxy: Proxy, authenticator: Authenticator, server: Server, admission: Admission, limits: Limits
+    ) -> None:
         self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=2_000)
-        self._server.add_generic_rpc_handlers((_Handlers(proxy, authenticator, server, admission),))
+        self._server.add_generic_rpc_handlers((_Handlers(proxy, authenticator, server, admission, limits),))
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._names = [name for name in load().services if not f"/{name}".startswith(_INTERNAL)]
@@ -151,9 +154,12 @@ class GrpcDoor:
 class _Handlers(grpc.GenericRpcHandler):
     """Every method on raw bytes, known from the contract alone."""
 
-    def __init__(self, proxy: Proxy, authenticator: Authenticator, server: Server, admission: Admission) -> None:
+    def __init__(
+        self, proxy: Proxy, authenticator: Authenticator, server: Server, admission: Admission, limits: Limits
+    ) -> None:
         self._proxy = proxy
         self._admission = admission
+        self._limits = limits
         self._authenticator = authenticator
         self._server = server
 
@@ -173,13 +179,15 @@ class _Handlers(grpc.GenericRpcHandler):
             return grpc.unary_stream_rpc_method_handler(stream)
 
         async def unary(request: bytes, call: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-            return await _answered(path, call, self._unary(path, method, request, call))
+            told: dict[str, str] = {}
+            return await _answered(path, call, self._unary(path, method, request, call, told), told)
 
         return grpc.unary_unary_rpc_method_handler(unary)
 
     async def _unary(
-        self, path: str, method: Method | None, request: bytes, call: grpc.aio.ServicerContext[bytes, bytes]
-    ) -> bytes:
+        self, path: str, method: Method | None, request: bytes, call: grpc.aio.ServicerContext[bytes, bytes],
+        told: dict[str, str],
+    ) -> bytes:  # fmt: skip
         metadata = _metadata(call)
         if path.startswith(_INTERNAL):
             # From another service, with a token of its own; clients hold none.
@@ -187,11 +195,12 @@ class _Handlers(grpc.GenericRpcHandler):
         if method is None:
             raise Unimplemented(Reason.REASON_METHOD_UNKNOWN, "there is no such method")
         authorization = metadata.get("authorization", "")
-        if self._admission.closed(authorization):
+        if self._admission.closed(authorization, reads=not method.writes):
             raise self._admission.gate.refusal()
         caller = await self._authenticator.caller(authorization)
         self._admission.learn(authorization, caller.tenant)
-        async with self._admission.gate.enter(caller.tenant):
+        self._limits.spend(caller, len(request), told)
+        async with self._admission.gate.enter(caller.tenant, reads=not method.writes):
             return await self._proxy.unary(method, request, caller, call.time_remaining(), secrets.token_hex(8))
 
     async def _stream(
@@ -203,12 +212,15 @@ class _Handlers(grpc.GenericRpcHandler):
         async def recheck() -> Caller:
             return await self._authenticator.caller(authorization)
 
+        told: dict[str, str] = {}
         with telemetry.span(method.path, kind=SpanKind.SERVER, parent=metadata.get("traceparent", "")):
             trace_id = telemetry.trace_id()
             try:
-                subscription = await self._proxy.subscribe(method, request, await recheck(), recheck)
+                caller = await recheck()
+                self._limits.spend(caller, len(request), told)
+                subscription = await self._proxy.subscribe(method, request, caller, recheck)
             except Failure as failure:
-                await _abort(call, failure, trace_id)
+                await _abort(call, failure, trace_id, told)
                 return
         await call.send_initial_metadata(((TRACE_KEY, trace_id),))
         try:
@@ -216,10 +228,12 @@ class _Handlers(grpc.GenericRpcHandler):
                 async for response in responses:
                     yield response.SerializeToString()
         except Ending as ending:
-            await _abort(call, ending.failure, trace_id, ending.replay_id)
+            await _abort(call, ending.failure, trace_id, {REPLAY_KEY: ending.replay_id} if ending.replay_id else {})
 
 
-async def _answered(path: str, call: grpc.aio.ServicerContext[Any, Any], work: Awaitable[bytes]) -> bytes:
+async def _answered(
+    path: str, call: grpc.aio.ServicerContext[Any, Any], work: Awaitable[bytes], told: dict[str, str]
+) -> bytes:
     """The reply of a call inside its root span, or its failure as status, message and details."""
     parent = _metadata(call).get("traceparent", "")
     with telemetry.span(path.lstrip("/"), kind=SpanKind.SERVER, parent=parent) as span:
@@ -235,18 +249,17 @@ async def _answered(path: str, call: grpc.aio.ServicerContext[Any, Any], work: A
             telemetry.fail(span, error)
             found = errors.internal(error)
         else:
-            call.set_trailing_metadata(((TRACE_KEY, trace_id),))
+            call.set_trailing_metadata(((TRACE_KEY, trace_id), *told.items()))
             return reply
-    await _abort(call, found, trace_id)
+    await _abort(call, found, trace_id, told)
     raise found  # abort raises; this is for the reader
 
 
 async def _abort(
-    call: grpc.aio.ServicerContext[Any, Any], failure: Failure, trace_id: str, replay_id: str = ""
+    call: grpc.aio.ServicerContext[Any, Any], failure: Failure, trace_id: str, more: Mapping[str, str]
 ) -> None:
     status = failure.status().SerializeToString()
-    more = ((REPLAY_KEY, replay_id),) if replay_id else ()
-    call.set_trailing_metadata(((DETAILS_KEY, status), (TRACE_KEY, trace_id), *more))
+    call.set_trailing_metadata(((DETAILS_KEY, status), (TRACE_KEY, trace_id), *more.items()))
     await call.abort(failure.code, failure.message)
 
 

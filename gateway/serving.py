@@ -14,6 +14,7 @@ from gateway.identity.bootstrap import bootstrap
 from gateway.identity.issuers import Issuers
 from gateway.identity.oauth import AccessTokens, TokenEndpoint
 from gateway.identity.sign_in import SignIn
+from gateway.limits import LimitsService
 from gateway.live.feed import Feed
 from gateway.live.ledgers import Ledgers
 from gateway.live.subscription import Subscriptions
@@ -39,13 +40,14 @@ class GatewayServing(Serving):
         proxy = Proxy(server, platform.channels, subscriptions)
         readiness = Readiness(platform.db, proxy, self._feed)
         self._admission = Admission(platform.settings.concurrency_calls)
-        batches = server.hosted[Batches.serves]
+        batches, told = server.hosted[Batches.serves], server.hosted[LimitsService.serves]
         assert isinstance(batches, Batches)
-        batches.door = Door(self._admission, codec, proxy)
-        oauth = TokenEndpoint(authenticator.caller, tokens)
-        self._app = App(proxy, authenticator, codec, readiness, self._admission, platform.settings.public_url, oauth)
+        assert isinstance(told, LimitsService)
+        oauth, limits, url = TokenEndpoint(authenticator.caller, tokens), told.limits, platform.settings.public_url
+        batches.door = Door(limits, self._admission, codec, proxy)
+        self._app = App(proxy, authenticator, codec, readiness, self._admission, limits, url, oauth)
         self._http = HttpDoor(self._app, self._admission)
-        self._grpc = GrpcDoor(proxy, authenticator, server, self._admission)
+        self._grpc = GrpcDoor(proxy, authenticator, server, self._admission, limits)
 
     async def start(self) -> GatewayServing:
         """Listens on both doors. Raises StartupError where an address is taken."""

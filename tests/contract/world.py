@@ -241,6 +241,7 @@ SPECIAL: dict[str, Callable[[World], Request]] = {
     "ListTenantRevisions": lambda w: {"id": w.client.get("/v1/tenants")["tenants"][0]["id"]},
     "RevertTenant": _renamed_tenant,
     "CreateToken": lambda w: {"audience": "sales"},
+    "GetLimits": lambda w: {},
     "ConvertLead": lambda w: {
         "id": w.make("lead")["id"],
         "deal": {"display_name": w.text(), "amount": {"currency_code": "EUR", "units": "10"}},

@@ -107,3 +107,18 @@ def test_at_the_door_only_whole_requests_are_turned_away(data: bytes) -> None:
     assert (admission.refusal(_HEAD, range(100)) or b"").startswith(b"HTTP/1.1 429 Too Many Requests\r\n")
     assert admission.refusal(_HEAD, range(3)) is None
     assert admission.refusal(data, range(100)) is None
+
+
+async def test_reads_are_turned_away_before_writes() -> None:
+    gate, until = Gate(16), asyncio.Event()
+    inside = [asyncio.create_task(_stay(gate, "a", until)) for _ in range(16)]
+    await asyncio.sleep(0)
+    waiting = [asyncio.create_task(_stay(gate, "a", until)) for _ in range(gate.queue // 2)]
+    await asyncio.sleep(0)
+    with pytest.raises(Exhausted):
+        await gate.take("a", reads=True)
+    assert gate.closed("a", reads=True)
+    assert not gate.closed("a")
+    until.set()
+    await asyncio.gather(*inside, *waiting)
+    assert gate.taken == 0
