@@ -142,6 +142,19 @@ def hide(message: Message) -> None:
                 hide(each)
 
 
+def records_in(message: Any, kind: str) -> list[Any]:
+    """The records of the kind with this full name in a message: itself, or those inside."""
+    descriptor = descriptor_of(message)
+    if descriptor.full_name == kind:
+        return [message]
+    found: list[Any] = []
+    for field, value in message.ListFields():
+        if field.message_type is not None and _holds_records(field.message_type, frozenset()):
+            for each in value if is_repeated(field) else (value,):
+                found += records_in(each, kind)
+    return found
+
+
 @cache
 def _holds_records(descriptor: Descriptor, above: frozenset[str]) -> bool:
     """Whether a record may be inside a message of this kind."""

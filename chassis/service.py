@@ -124,6 +124,7 @@ class _Bound:
     batch: bool
     # The record of a method that changes one in a way of its own.
     verb: Descriptor | None
+    resource: Resource[Any] | None
 
 
 class _Rehearsal(Exception):
@@ -177,6 +178,7 @@ class Server:
                     bool(getattr(handler, "own_transactions", False)),
                     method.name.startswith("Batch") and service.resource is not None,
                     _verb(method, service, standard),
+                    service.resource,
                 )
         return problems
 
@@ -280,7 +282,7 @@ class Server:
             if key is not None:
                 async with self.platform.db.read(call.caller.tenant) as tx:
                     if (remembered := await key.look_up(tx)) is not None:
-                        return remembered
+                        return await _seen_now(bound, remembered, View(tx, bound.method))
             if constraint_of(error):
                 raise Invalid(
                     Reason.REASON_CONFLICT, "another writer took a unique value of this record; try again"
@@ -365,6 +367,21 @@ def _verb(method: contract.Method, service: Service, standard: Standard | None) 
     if standard is None or service.resource is None or not method.writes or standard.handler(method.name):
         return None
     return contract.descriptor_of(service.resource.message)
+
+
+async def _seen_now(bound: _Bound, remembered: bytes, view: View) -> Message | bytes:
+    """A remembered answer; of records that the caller may not see any more it keeps what the call itself did."""
+    if bound.resource is None or bound.resource.owners() is None:
+        return remembered
+    message = bound.method.response.FromString(remembered)
+    records = {each.id: each for each in masks.records_in(message, bound.resource.kind.full_name)}
+    seen = await view.get_bodies(bound.resource, list(records))
+    for record_id, record in records.items():
+        if record_id not in seen:
+            etag = record.etag
+            record.Clear()
+            record.id, record.etag = record_id, etag
+    return message
 
 
 def _shown(bound: _Bound, response: Message | bytes, call: Call) -> Message | bytes:

@@ -40,7 +40,7 @@ from chassis.rows import timestamp, uuid_of
 from chassis.service import IdempotencyKey, Platform, idempotency_key
 from chassis.sql import Row
 from chassis.work import Work, check_lock
-from services.sales.customers import Customer, take_back
+from services.sales.customers import Customer, check_in_sight, take_back
 from services.sales.deals import close, deals
 from services.sales.lead_records import leads
 from services.sales.tables import conversions
@@ -108,6 +108,11 @@ async def convert(platform: Platform, request: pb.ConvertLeadRequest, call: Call
                 metadata={"permission": permission},
             )
     _check(request)
+    if call.caller.access is not None:
+        # What comes next acts for the conversion and finds any customer; only one in sight may be named.
+        who = replace(actor(call.caller.tenant, call.caller.principal), access=call.caller.access)
+        with context.enter(replace(call, caller=who)):
+            await check_in_sight(platform.channels, request)
     try:
         begun = await _begin(platform, request, call)
     except _Rehearsed as rehearsed:
@@ -146,10 +151,10 @@ async def _begin(platform: Platform, request: pb.ConvertLeadRequest, call: Call)
     method = contract.load().methods[PATH]
     key = idempotency_key(request, method, call)
     async with platform.db.write(call.caller.tenant) as tx:
-        if key is not None and (remembered := await key.look_up(tx)) is not None:
-            return pb.ConvertLeadResponse.FromString(remembered)
         work = Work(tx, method)
         lead = await work.lock(leads, request.id, deleted=True)
+        if key is not None and (remembered := await key.look_up(tx)) is not None:
+            return pb.ConvertLeadResponse.FromString(remembered)
         if rows := await work.rows(_READ, {"of_lead": uuid_of(request.id)}):
             return await _join(work, rows[0], request, key)
         check_lock(lead, request.etag)

@@ -40,29 +40,15 @@ class Customer:
     async def settle(self, request: pb.ConvertLeadRequest, lead: pb.Lead) -> None:
         """Makes or finds contact and company, and links them. Raises the failure of contacts where it refuses."""
         if request.contact_id:
-            self.contact_id = await self._existing_contact(request.contact_id)
+            self.contact_id = await _existing_contact(self.channels, request.contact_id)
         else:
             self.contact_id = await self._upsert_contact(lead)
         if request.company_id:
-            self.company_id = await self._existing_company(request.company_id)
+            self.company_id = await _existing_company(self.channels, request.company_id)
         elif lead.company_name or lead.company_domain:
             self.company_id = await self._upsert_company(lead)
         if self.company_id:
             await self._link()
-
-    async def _existing_contact(self, contact_id: str) -> str:
-        path = "/crm.contacts.v1.ContactService/GetContact"
-        contact = await self._call(
-            path, contact_pb2.GetContactRequest(id=contact_id), contact_pb2.Contact, "contact_id"
-        )
-        return _alive(contact, "contact_id")
-
-    async def _existing_company(self, company_id: str) -> str:
-        path = "/crm.contacts.v1.CompanyService/GetCompany"
-        company = await self._call(
-            path, company_pb2.GetCompanyRequest(id=company_id), company_pb2.Company, "company_id"
-        )
-        return _alive(company, "company_id")
 
     async def _upsert_contact(self, lead: pb.Lead) -> str:
         contact = contact_pb2.Contact(display_name=lead.display_name)
@@ -77,7 +63,7 @@ class Customer:
         batch = contact_pb2.BatchUpsertContactsRequest(atomic=True, request_id=self._request_id("contact"))
         batch.requests.add(contact=contact, update_mask=_AS_IT_IS, occur_time=timestamp(self.occur_time))
         path = "/crm.contacts.v1.ContactService/BatchUpsertContacts"
-        answer = await self._call(path, batch, contact_pb2.BatchUpsertContactsResponse, "the lead's contact")
+        answer = await _call(self.channels, path, batch, contact_pb2.BatchUpsertContactsResponse, "the lead's contact")
         return self._note(answer.results[0].contact.id, answer.results[0].outcome)
 
     async def _upsert_company(self, lead: pb.Lead) -> str:
@@ -92,7 +78,7 @@ class Customer:
         batch = company_pb2.BatchUpsertCompaniesRequest(atomic=True, request_id=self._request_id("company"))
         batch.requests.add(company=company, update_mask=_AS_IT_IS, occur_time=timestamp(self.occur_time))
         path = "/crm.contacts.v1.CompanyService/BatchUpsertCompanies"
-        answer = await self._call(path, batch, company_pb2.BatchUpsertCompaniesResponse, "the lead's company")
+        answer = await _call(self.channels, path, batch, company_pb2.BatchUpsertCompaniesResponse, "the lead's company")
         return self._note(answer.results[0].company.id, answer.results[0].outcome)
 
     async def _link(self) -> None:
@@ -100,17 +86,10 @@ class Customer:
         batch = affiliation_pb2.BatchUpsertAffiliationsRequest(atomic=True, request_id=self._request_id("affiliation"))
         batch.requests.add(affiliation=link, occur_time=timestamp(self.occur_time))
         path = "/crm.contacts.v1.AffiliationService/BatchUpsertAffiliations"
-        answer = await self._call(path, batch, affiliation_pb2.BatchUpsertAffiliationsResponse, "the link of both")
+        answer = await _call(
+            self.channels, path, batch, affiliation_pb2.BatchUpsertAffiliationsResponse, "the link of both"
+        )
         self._note(answer.results[0].affiliation.id, answer.results[0].outcome)
-
-    async def _call(self, path: str, request: Any, response: type[Any], what: str) -> Any:
-        try:
-            return await self.channels.call(path, request, response.FromString)
-        except Failure as failure:
-            # The places that contacts names are those of a message the caller has never seen.
-            failure.message = f"{what}: {failure.message.removeprefix('requests[0]: ')}"
-            failure.violations = []
-            raise
 
     def _note(self, made_id: str, outcome: Outcome.ValueType) -> str:
         if outcome == Outcome.OUTCOME_CREATED:
@@ -119,6 +98,36 @@ class Customer:
 
     def _request_id(self, step: str) -> str:
         return str(uuid5(self.conversion, step))
+
+
+async def check_in_sight(channels: Channels, request: pb.ConvertLeadRequest) -> None:
+    """Raises NotFound where a request names a contact or company that the current caller may not see."""
+    if request.contact_id:
+        await _existing_contact(channels, request.contact_id)
+    if request.company_id:
+        await _existing_company(channels, request.company_id)
+
+
+async def _existing_contact(channels: Channels, contact_id: str) -> str:
+    path = "/crm.contacts.v1.ContactService/GetContact"
+    request = contact_pb2.GetContactRequest(id=contact_id)
+    return _alive(await _call(channels, path, request, contact_pb2.Contact, "contact_id"), "contact_id")
+
+
+async def _existing_company(channels: Channels, company_id: str) -> str:
+    path = "/crm.contacts.v1.CompanyService/GetCompany"
+    request = company_pb2.GetCompanyRequest(id=company_id)
+    return _alive(await _call(channels, path, request, company_pb2.Company, "company_id"), "company_id")
+
+
+async def _call(channels: Channels, path: str, request: Any, response: type[Any], what: str) -> Any:
+    try:
+        return await channels.call(path, request, response.FromString)
+    except Failure as failure:
+        # The places that contacts names are those of a message the caller has never seen.
+        failure.message = f"{what}: {failure.message.removeprefix('requests[0]: ')}"
+        failure.violations = []
+        raise
 
 
 def _alive(record: Any, field_name: str) -> str:

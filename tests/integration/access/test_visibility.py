@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from crm.internal.v1 import access_pb2 as pb
@@ -150,3 +151,35 @@ def test_a_team_of_thousands_fits(house: House, records: Any) -> None:
     large.team_user_ids.extend(ids.new_uuid().bytes for _ in range(4_000))
     who = Restricted(house, Access(large))
     assert who.call("/crm.sales.v1.DealService/GetDeal", {"id": records["deal"]["mine"]["id"]})["id"]
+
+
+def test_an_answer_given_again_says_no_more_of_a_record_that_went_out_of_sight(house: House) -> None:
+    kind = contract.load().resources["contact"]
+    request = {"contact": house.world.body("contact"), "request_id": str(uuid4())}
+    first = house.who(OWN).of(kind, "CreateContact", request)
+    assert house.who(OWN).of(kind, "CreateContact", request) == first
+    house.world.client.patch(f"/v1/contacts/{first['id']}", {"owner_id": house.stranger})
+    again = house.who(OWN).of(kind, "CreateContact", request)
+    assert {name for name, value in again.items() if value} == {"id", "etag"}
+    assert house.who(ALL).of(kind, "CreateContact", request) == first
+
+
+def test_a_lead_is_converted_within_what_its_owner_sees(house: House) -> None:
+    lead, contact = (contract.load().resources[name] for name in ("lead", "contact"))
+    email = f"{uuid4().hex}@access.example"
+    mine = house.make(lead, house.me)
+    who = house.who(OWN, ("contact", "emails", pb.FIELD_ACCESS_HIDDEN))
+    answer = who.of(lead, "ConvertLead", {"id": mine["id"], "deal": {"display_name": "Mine"}})
+    assert answer["deal"]["owner_id"] == house.me
+    made = house.world.client.get(f"/v1/contacts/{answer['deal']['contact_id']}")
+    assert (made["owner_id"], made["emails"][0]["address"]) == (house.me, mine["email"])
+    # The conversion itself joins what is there; that makes it no more visible, and no other may be named.
+    other = house.make(contact, house.stranger, emails=[{"address": email, "label": "work", "primary": True}])
+    joined = who.of(lead, "ConvertLead", {"id": house.make(lead, house.me, email=email)["id"]})
+    assert joined["contact_id"] == other["id"]
+    assert reason(who, contact, "Get", {"id": other["id"]}) == "NOT_FOUND"
+    open_lead = house.make(lead, house.me)["id"]
+    with pytest.raises(Failure) as found:
+        who.of(lead, "ConvertLead", {"id": open_lead, "contact_id": other["id"]})
+    assert found.value.reason_name == "NOT_FOUND"
+    assert house.world.client.get(f"/v1/leads/{open_lead}")["status"] == "LEAD_STATUS_OPEN"
