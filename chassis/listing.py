@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import bindparam, func, literal_column, select
 from sqlalchemy.sql import Executable
@@ -20,7 +21,7 @@ class Listing:
     """What makes the statement of a list: all but the tenant and where its page begins.
 
     ``resumed`` says for each column of the order whether the row before the page has no value there; None for the
-    first page. ``owned`` says that the caller sees the records of the owners in the parameter ``visible`` alone.
+    first page. ``owners`` says that the caller sees the records of so many alone, 2 meaning several.
     """
 
     resource: Resource[Any]
@@ -29,22 +30,24 @@ class Listing:
     show_deleted: bool
     size: int
     resumed: tuple[bool, ...] | None
-    owned: bool
+    owners: int | None
 
 
 @lru_cache(maxsize=256)
 def statement_of(listing: Listing, _fields: Fields) -> Executable:
     """The statement of a page and one row more: each row's ``record`` and the columns that the order is made of.
 
-    Its parameters are the ``tenant``, those of `named`, and ``visible`` where it is for some owners. It is another one
-    where the caller may use other fields.
+    Its parameters are the ``tenant``, and those of `named`. It is another one where the caller may use other fields.
     """
     table, descriptor = listing.resource.table, listing.resource.message.DESCRIPTOR
     order = parse_order(listing.order_by, descriptor, table)
     statement = select(table.c.record, *(place.column for place in order.columns)).where(
         table.c.tenant_id == bindparam("tenant"), condition(listing.filter, descriptor, table)
     )
-    if listing.owned:
+    if listing.owners == 1:
+        # Of one owner an index has the records in the order of the list; of several it has not.
+        statement = statement.where(table.c.owner_id == bindparam("owner"))
+    elif listing.owners is not None:
         statement = statement.where(table.c.owner_id == func.any(bindparam("visible")))
     if not listing.show_deleted:
         statement = statement.where(table.c.delete_time.is_(None))
@@ -58,9 +61,12 @@ def statement_of(listing: Listing, _fields: Fields) -> Executable:
     return statement.order_by(*order.clauses()).limit(literal_column(str(listing.size + 1)))
 
 
-def named(after: Sequence[Any] | None) -> dict[str, Any]:
-    """The parameters for the place where a page begins."""
-    return {f"after_{number}": value for number, value in enumerate(after or ())}
+def named(after: Sequence[Any] | None, owners: list[UUID] | None) -> dict[str, Any]:
+    """The parameters for the place where a page begins, and for the owners whose records are listed."""
+    given: dict[str, Any] = {f"after_{number}": value for number, value in enumerate(after or ())}
+    if owners is not None:
+        given |= {"owner": owners[0]} if len(owners) == 1 else {"visible": owners}
+    return given
 
 
 def joined(field: int, bodies: Iterable[bytes]) -> bytes:

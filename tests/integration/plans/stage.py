@@ -18,6 +18,7 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from chassis import contract, migrate
+from chassis.access import Access
 from chassis.change import Change
 from chassis.context import Caller
 from chassis.ledger import Ledger
@@ -114,14 +115,20 @@ class Watched:
         self.servers = {}
 
     async def call(
-        self, path: str, request: Any, *, home: str = "", principal: str = "user_01h455vb4pex5vsknk084sn02q"
+        self,
+        path: str,
+        request: Any,
+        *,
+        home: str = "",
+        principal: str = "user_01h455vb4pex5vsknk084sn02q",
+        access: Access | None = None,
     ) -> tuple[Any, list[Plan]]:
         """The answer to a call of a method, such as ``/crm.sales.v1.DealService/ListDeals``, and its plans.
 
         ``home`` is the service where the method does not say it.
         """
         method = contract.load().methods[path]
-        caller = Caller(self.tenant, principal, frozenset({"*", "internal.*"}), "gateway")
+        caller = Caller(self.tenant, principal, frozenset({"*", "internal.*"}), "gateway", access=access)
         began = self.log.stat().st_size
         server = self.servers[home or path.split(".")[1]]
         answer = await server.handle(path, request.SerializeToString(), {}, 60, caller)

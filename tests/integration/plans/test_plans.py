@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from crm.internal.v1 import access_pb2
 from google.protobuf.message import Message
 
 from chassis import contract
+from chassis.access import Access
 from chassis.service import generated
 from tests.integration.plans.stage import Plan, Watched
 
@@ -108,3 +110,18 @@ async def test_a_stage_of_the_board(watched: Watched) -> None:
 async def test_a_list_without_an_index_is_noticed(watched: Watched) -> None:
     with pytest.raises(AssertionError):
         await pages(watched, "contacts", order_by="job_title")
+
+
+@pytest.mark.parametrize(
+    "plural", sorted(set(ORDERS) - {"pipelines", "products", "campaigns", "affiliations", "touches"})
+)
+async def test_lists_of_what_a_caller_owns(watched: Watched, plural: str) -> None:
+    path, request = listed(plural)
+    answer, _ = await watched.call(path, request(page_size=200))
+    owner = next(each.owner_id for each in getattr(answer, plural) if each.owner_id)
+    access = Access(access_pb2.Access(user_id=owner, default_visibility=access_pb2.VISIBILITY_OWN))
+    mine, plans = await watched.call(path, request(page_size=PAGE), access=access)
+    check(plans)
+    assert {each.owner_id for each in getattr(mine, plural)} == {owner}
+    _, plans = await watched.call(path, request(page_size=PAGE, page_token=mine.next_page_token), access=access)
+    check(plans)
