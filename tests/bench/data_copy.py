@@ -238,6 +238,8 @@ async def spell(services: Mapping[str, Connection], tenant: UUID) -> None:
     """Keeps the spellings of the words that the tenant's records have."""
     words = "SELECT DISTINCT ON (term) term, id FROM search_terms WHERE tenant_id = $1 ORDER BY term"
     for connection in services.values():
+        # The platform has kept those of what it made itself.
+        await connection.execute("DELETE FROM search_spellings WHERE tenant_id = $1", tenant)
         found = await connection.fetch(words, tenant)
         rows = [tuple(row.values()) for each in found for row in spelling_rows(tenant, each["term"], each["id"])]
         await connection.copy_records_to_table("search_spellings", records=rows)

@@ -77,15 +77,21 @@ class Restricted:
     access: Access
     act: str = ""
 
-    def call(self, path: str, request: dict[str, Any], *, encoded: bytes | None = None) -> dict[str, Any]:
-        """The answer of a method such as ``/crm.sales.v1.DealService/GetDeal``. Raises Failure."""
+    def call(
+        self, path: str, request: dict[str, Any], *, home: str = "", encoded: bytes | None = None
+    ) -> dict[str, Any]:
+        """The answer of a method such as ``/crm.sales.v1.DealService/GetDeal``. Raises Failure.
+
+        ``home`` is the service where the method does not say it.
+        """
         method = contract.load().methods[path]
+        home = home or method.home
         caller = Caller(
             self.house.world.client.tenant, self.house.me, frozenset({"*"}), "gateway", self.act, access=self.access
         )
-        token = _signer(self.house.platform.state.key("gateway.pem")).token(method.home, caller)
+        token = _signer(self.house.platform.state.key("gateway.pem")).token(home, caller)
         message = json_format.ParseDict(request, method.request())
-        send: Any = _channel(self.house.platform.env[f"RAPPORT_{method.home.upper()}_ADDRESS"].split(",")[0])
+        send: Any = _channel(self.house.platform.env[f"RAPPORT_{home.upper()}_ADDRESS"].split(",")[0])
         along = self.access.encoded if encoded is None else encoded
         metadata = [("authorization", f"Bearer {token}"), *([(ACCESS_KEY, along)] if along else [])]
         try:

@@ -7,7 +7,7 @@ from typing import Any
 
 from crm.activities.v1 import timeline_pb2
 from crm.contacts.v1 import company_pb2, contact_pb2
-from crm.internal.v1 import ledger_pb2
+from crm.internal.v1 import ledger_pb2, search_pb2
 from crm.marketing.v1 import funnel_report_pb2
 from crm.sales.v1 import deal_pb2, pipeline_report_pb2
 
@@ -19,6 +19,7 @@ from tests.integration.plans.stage import Plan, Watched
 from tests.integration.plans.test_plans import MOST_READ, PAGE, check
 
 TIMELINE = "/crm.activities.v1.TimelineService/ListTimeline"
+SEARCH = "/crm.internal.v1.SearchService/Search"
 READ_CHANGES = "/crm.internal.v1.LedgerService/ReadChanges"
 
 
@@ -138,3 +139,16 @@ async def test_a_report_of_a_month_reads_that_month(watched: Watched) -> None:
     request.end_time.FromJsonString("2020-02-01T00:00:00Z")
     _, plans = await watched.call("/crm.marketing.v1.FunnelReportService/GetFunnelReport", request)
     check(plans)
+
+
+async def test_a_search_reads_pieces_of_the_index(watched: Watched) -> None:
+    person = contact_pb2.GetContactRequest(id=watched.filled.samples["contact"][0])
+    contact, _ = await watched.call("/crm.contacts.v1.ContactService/GetContact", person)
+    name = contact.display_name
+    for query in (name, name.split()[0], name[:3], name.replace("a", "e", 1) + "x", contact.emails[0].address):
+        _, plans = await watched.call(SEARCH, search_pb2.SearchRequest(query=query), home="contacts")
+        assert plans
+        for plan in plans:
+            # At this size it may be cheapest to read all records beside the 500 candidates; the index has many times more.
+            steps = [node for node in plan.top.walk() if node.table.startswith("search_")]
+            assert steps and all("Index" in node.kind for node in steps), f"{query}: {plan.text}"
