@@ -34,7 +34,7 @@ from chassis.search.words import errors_in, is_spelled, nearest, spellings
 from chassis.work import View
 
 # So many records of a kind, the newest that fit, are compared by what they say and when they changed.
-_CANDIDATES: Final = 500
+_CANDIDATES: Final = 300
 # With fewer results than so many, words are also taken for mistyped ones.
 _FEW: Final = 5
 # So many words that one may have been meant as are looked for, the nearest of so many that share a spelling.
@@ -131,7 +131,7 @@ def _statement(resource: Resource[Any], shape: tuple[int, ...], fuzzy: bool, own
         else:
             kept, word = terms.table.c, bindparam(f"from_{number}_0", type_=Text())
             parts.append(_part(terms.of("0", kept.term == word), kept.id.desc()))
-            parts.append(_part(terms.of("1", *terms.beginning(f"{number}_0")), kept.term, kept.id))
+            parts.append(_part(terms.of("1", kept.term > word, *terms.beginning(f"{number}_0")), kept.term, kept.id))
     every = union_all(*parts).subquery() if len(parts) > 1 else parts[0].subquery()
     found = select(every.c.id, func.min(every.c.tier).label("tier")).group_by(every.c.id).subquery()
     title = table.c[title_of(resource.kind.descriptor)] if title_of(resource.kind.descriptor) else literal("")
