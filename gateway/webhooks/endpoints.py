@@ -37,7 +37,7 @@ _OPEN = insert(queues).values(
     old_secret="",
     resume_time=func.now(),
     failures=0,
-    **{name: bindparam(name) for name in ("endpoint_id", "secret", "principal_id", "scopes")},
+    **{name: bindparam(name) for name in ("endpoint_id", "secret", "principal_id", "scopes", "credential", "access")},
 )
 _THIS_QUEUE = (queues.c.tenant_id == bindparam("tenant"), queues.c.endpoint_id == bindparam("endpoint"))
 _ROTATE = (
@@ -110,6 +110,8 @@ class WebhookEndpoints(Service, serves="crm.gateway.v1.WebhookEndpointService"):
             "secret": signing.seal(self.platform.sealer, work.tenant, endpoint, secret),
             "principal_id": caller.principal,
             "scopes": sorted(caller.scopes),
+            "credential": caller.credential,
+            "access": caller.access.encoded if caller.access is not None else b"",
         }
         await work.execute(_OPEN, kept)
         return _with_secret(request, made, secret, work)

@@ -28,7 +28,9 @@ TESTED: Final = "crm.gateway.v1.WebhookEndpoint.tested"
 PENDING: Final = pb.WEBHOOK_DELIVERY_STATE_PENDING
 
 LISTENING = (
-    select(endpoints.c.id, endpoints.c.record, queues.c.principal_id, queues.c.scopes)
+    select(
+        endpoints.c.id, endpoints.c.record, queues.c.principal_id, queues.c.scopes, queues.c.credential, queues.c.access
+    )
     .join(queues, (queues.c.tenant_id == endpoints.c.tenant_id) & (queues.c.endpoint_id == endpoints.c.id))
     .where(
         endpoints.c.tenant_id == bindparam("tenant"),

@@ -9,6 +9,7 @@ from sqlalchemy import Table, bindparam, select
 from sqlalchemy.sql import Executable
 
 from chassis import ids
+from chassis.access import Access
 from chassis.context import Caller
 from chassis.db import Tx
 from chassis.rows import moment
@@ -24,23 +25,26 @@ _KEY, _USER = _by_id(api_keys), _by_id(users)
 
 
 async def hearer(tx: Tx, queue: Row) -> Caller | None:
-    """Who an endpoint hears for: its maker, with the rights that it has now; None where it is gone.
+    """Who an endpoint hears for: its maker; None where it, or the key it came in with, is gone.
 
-    A key has its own. A user has those that the call that made the endpoint had.
+    A key gives the permissions that it has now. Whoever came in otherwise keeps those of the call that made the
+    endpoint, and so do the rules about what a caller sees.
     """
-    prefix, uuid = ids.decode(queue.principal_id)
     scopes = frozenset(queue.scopes)
-    if prefix == "api_key":
-        found = await tx.rows(_KEY, {"id": uuid})
-        key = api_key_pb2.ApiKey.FromString(found[0].record) if found else None
-        if key is None or key.HasField("delete_time") or _is_over(key):
-            return None
-        scopes = frozenset(key.scopes)
-    else:
-        found = await tx.rows(_USER, {"id": uuid})
-        if not found or user_pb2.User.FromString(found[0].record).HasField("delete_time"):
-            return None
-    return Caller(tx.tenant, queue.principal_id, scopes, issuer="gateway")
+    for name in {queue.principal_id, queue.credential or queue.principal_id}:
+        prefix, uuid = ids.decode(name)
+        if prefix == "api_key":
+            found = await tx.rows(_KEY, {"id": uuid})
+            key = api_key_pb2.ApiKey.FromString(found[0].record) if found else None
+            if key is None or key.HasField("delete_time") or _is_over(key):
+                return None
+            scopes = frozenset(key.scopes)
+        elif prefix == "user":
+            found = await tx.rows(_USER, {"id": uuid})
+            if not found or user_pb2.User.FromString(found[0].record).HasField("delete_time"):
+                return None
+    access = Access.decode(queue.access) if queue.access else None
+    return Caller(tx.tenant, queue.principal_id, scopes, issuer="gateway", access=access)
 
 
 def _is_over(key: api_key_pb2.ApiKey) -> bool:

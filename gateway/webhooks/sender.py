@@ -14,6 +14,7 @@ from opentelemetry.trace import SpanKind
 
 from chassis import telemetry
 from chassis.change import Change
+from chassis.errors import Failure
 from chassis.service import Platform
 from chassis.sql import Row
 from gateway.live.ledgers import Ledgers
@@ -96,7 +97,13 @@ class Sender:
                 for row in rows:
                     if time.monotonic() >= end or (turn.failures >= schedule.REST_AFTER and len(turn.waiting) > 1):
                         return
-                    await queue.settle(self._db, turn, row, await self._attempt(turn, row))
+                    try:
+                        result = await self._attempt(turn, row)
+                    except Failure as failure:
+                        # A ledger that is away is no fault of the endpoint: the delivery stays due.
+                        log.info("an event cannot be read now", service=row.service, exc_info=failure)
+                        return
+                    await queue.settle(self._db, turn, row, result)
 
         async with asyncio.TaskGroup() as group:
             for _, each in groupby(rows, key=lambda row: row.entity_id):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import random
+import subprocess
 import threading
 from collections import defaultdict
 from typing import Any
 
 from chassis import ids
 from tests.e2e.stream import events, following
+from tests.e2e.test_cli import command
 from tests.running import Client, Running, until
 
 COMPANY = "crm.contacts.v1.Company"
@@ -54,6 +57,21 @@ def test_a_subscription_goes_on_after_what_was_committed_and_never_back(platform
         assert client.http.get("/v1/events:subscribe", params=query).status_code == status
     other = platform.tenant("Kept elsewhere")
     assert other.http.get("/v1/events:subscribe", params={"subscription_id": made["id"]}).status_code == 404
+
+
+def test_the_command_line_keeps_the_place_of_what_it_printed(platform: Running) -> None:
+    client = platform.tenant("Command")
+    program, environment = command(client, platform)
+
+    def rapport(*arguments: str) -> bytes:
+        done = subprocess.run([*program, *arguments, "--json"], env=environment, capture_output=True, check=True)
+        return done.stdout
+
+    made = json.loads(rapport("create", "subscription", "display_name=tail", f'types=["{COMPANY}.created"]'))
+    companies = [company(client, f"Printed {number}") for number in range(3)]
+    tail = ("events", "tail", "--subscription", made["id"], "--limit")
+    lines = rapport(*tail, "2").splitlines() + rapport(*tail, "1").splitlines()
+    assert [json.loads(line)["entity_id"] for line in lines] == companies
 
 
 def test_only_changes_of_the_fields_that_were_named_come(platform: Running) -> None:
