@@ -109,14 +109,19 @@ def check_field(name: str, may: context.Fields) -> None:
         raise _read_only(name)
 
 
-def check_verb(request: Message, resource: Descriptor) -> None:
-    """Raises like `check_writable` where a request writes what the caller may not.
+def check_request(request: Message, resource: Descriptor, *, records: bool) -> None:
+    """Raises like `check_field` where a request writes a field of ``resource`` that the caller may not.
 
-    What a method that changes a record takes under the name of one of the record's fields is written there.
+    What a method takes beside a record, under the name of one of the record's fields, is written there. ``records``
+    that stand in the request are looked at too; the standard methods do that themselves.
     """
     for field, value in request.ListFields():
-        if field.message_type is not None and not is_repeated(field) and is_resource(field.message_type):
-            check_writable(value)
+        if field.message_type is not None and field.message_type.file.package.startswith("crm."):
+            for each in value if is_repeated(field) else (value,):
+                if not is_resource(field.message_type):
+                    check_request(each, resource, records=records)
+                elif records:
+                    check_writable(each)
         elif field.name in resource.fields_by_name and field.name not in _IDENTITY:
             check_field(field.name, context.fields(resource))
 

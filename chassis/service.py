@@ -122,8 +122,9 @@ class _Bound:
     handler: Callable[[Any, Any], Awaitable[Any]]
     own_transactions: bool
     batch: bool
-    # The record of a method that changes one in a way of its own.
-    verb: Descriptor | None
+    standard: bool
+    # The record whose fields the method may write.
+    writes_fields: Descriptor | None
     resource: Resource[Any] | None
 
 
@@ -177,7 +178,8 @@ class Server:
                     handler,
                     bool(getattr(handler, "own_transactions", False)),
                     method.name.startswith("Batch") and service.resource is not None,
-                    _verb(method, service, standard),
+                    standard is not None and standard.handler(method.name) is not None,
+                    contract.descriptor_of(service.resource.message) if service.resource and method.writes else None,
                     service.resource,
                 )
         return problems
@@ -253,8 +255,8 @@ class Server:
             check(request)
             if not bound.method.name.startswith("Update"):
                 check_required(request, records=False)
-        if bound.verb and call.caller.access is not None:
-            masks.check_verb(request, bound.verb)
+        if bound.writes_fields and call.caller.access is not None and call.caller.access.has_field_rules:
+            masks.check_request(request, bound.writes_fields, records=not bound.standard)
         if bound.own_transactions:
             return await bound.handler(request, call)
         if not bound.method.writes:
@@ -361,12 +363,6 @@ def generated(full_name: str) -> Any:
         return message_factory.GetMessageClass(descriptor_pool.Default().FindMessageTypeByName(full_name))
     except KeyError:
         return contract.load().message(full_name)
-
-
-def _verb(method: contract.Method, service: Service, standard: Standard | None) -> Descriptor | None:
-    if standard is None or service.resource is None or not method.writes or standard.handler(method.name):
-        return None
-    return contract.descriptor_of(service.resource.message)
 
 
 async def _seen_now(bound: _Bound, remembered: bytes, view: View) -> Message | bytes:

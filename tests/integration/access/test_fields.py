@@ -142,6 +142,10 @@ def test_a_verb_writes_no_field_that_its_caller_may_not(house: House, records: A
     hidden, fixed = house.who(ALL, ("deal", "amount", HIDDEN)), house.who(ALL, ("deal", "amount", READ_ONLY))
     assert failed(hidden, kind, "WinDeal", {**record, "amount": price}).reason_name == "FIELD_UNKNOWN"
     assert failed(fixed, kind, "WinDeal", {**record, "amount": price}).reason_name == "PERMISSION_DENIED"
+    how = {"deal": house.world.body("deal"), "close": {"lost": {"loss_reason": "price"}}}
+    rule = house.who(ALL, ("deal", "loss_reason", READ_ONLY))
+    assert failed(rule, kind, "CreateDeal", how).reason_name == "PERMISSION_DENIED"
+    assert failed(rule, kind, "BatchUpsertDeals", {"requests": [how]}).reason_name == "PERMISSION_DENIED"
     assert "amount" not in hidden.of(kind, "WinDeal", record)
     assert hidden.of(kind, "ReopenDeal", record)["state"] == "DEAL_STATE_OPEN"
 
