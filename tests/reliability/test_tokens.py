@@ -103,6 +103,8 @@ class Forge:
             yield f"tenant {tenant}", self.token(tenant=tenant)
         yield "no subject", self.token(sub=None)
         yield "no scopes", self.token(scopes=None)
+        for access in ("", "x", 7, ["x"], "47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFV"):
+            yield f"access {access} that did not come along", self.token(access=access)
         for scopes in (7, "*", {"*": 1}):
             yield f"scopes {scopes}", self.token(scopes=scopes)
 

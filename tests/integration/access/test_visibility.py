@@ -148,7 +148,7 @@ def test_what_comes_along_must_be_what_the_token_speaks_of(house: House, records
 
 def test_a_team_of_thousands_fits(house: House, records: Any) -> None:
     large = pb.Access(user_id=house.me, default_visibility=pb.VISIBILITY_TEAM)
-    large.team_user_ids.extend(ids.new_uuid().bytes for _ in range(4_000))
+    large.team_user_ids.extend(ids.new_uuid().bytes for _ in range(5_000))
     who = Restricted(house, Access(large))
     assert who.call("/crm.sales.v1.DealService/GetDeal", {"id": records["deal"]["mine"]["id"]})["id"]
 
