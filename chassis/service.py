@@ -209,6 +209,7 @@ class Server:
             try:
                 if caller is None:
                     caller = self.platform.verifier.verify(metadata.get("authorization", ""), access)
+                telemetry.note_tenant(caller.tenant)
                 return await self._serve(path, request, timeout_s, caller, request_id)
             except Failure as failure:
                 if isinstance(failure, Internal):

@@ -141,6 +141,7 @@ class App:
             raise self._admission.gate.refusal()
         caller = await self._authenticator.caller(authorization)
         self._admission.learn(authorization, caller.tenant)
+        telemetry.note_tenant(caller.tenant)
         body = await _read_body(receive, headers)
         self._limits.spend(caller, len(body), told)
         query = scope["query_string"].decode("latin-1")

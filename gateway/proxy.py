@@ -199,6 +199,7 @@ class _Handlers(grpc.GenericRpcHandler):
             raise self._admission.gate.refusal()
         caller = await self._authenticator.caller(authorization)
         self._admission.learn(authorization, caller.tenant)
+        telemetry.note_tenant(caller.tenant)
         self._limits.spend(caller, len(request), told)
         async with self._admission.gate.enter(caller.tenant, reads=not method.writes):
             return await self._proxy.unary(method, request, caller, call.time_remaining(), secrets.token_hex(8))

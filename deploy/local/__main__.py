@@ -222,7 +222,7 @@ Rapport is up after {took_s:.0f} s.
 
   REST, docs     {plan.url}/docs
   gRPC           127.0.0.1:{plan.grpc_ports["gateway-1"]}
-  traces         {plan.traces_url}
+  recent calls   {plan.traces_url}
   demo API key   {key}
   all of it in   {_short(plan.state.env_file)}
 
