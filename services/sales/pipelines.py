@@ -131,7 +131,8 @@ async def _keep_one_default(work: Work, pipeline: pb.Pipeline, before: pb.Pipeli
         return
     current = ids.encode("pipeline", rows[0].id)
     if work.method is not None and "Pipeline.updated" not in work.method.emits:
-        message = f"{current} is the default pipeline; make this one without, then update it to be the default"
+        shown = current if await work.sees(pipelines, rows[0].id) else "another one"
+        message = f"{shown} is the default pipeline; make this one without, then update it to be the default"
         raise AlreadyExists(Reason.REASON_KEY_TAKEN, f"default: {message}", violations=[("default", message)])
     with context.unrestricted():  # whoever makes another one the default
         record = await work.lock(_unprepared, current)

@@ -183,3 +183,17 @@ def test_a_lead_is_converted_within_what_its_owner_sees(house: House) -> None:
         who.of(lead, "ConvertLead", {"id": open_lead, "contact_id": other["id"]})
     assert found.value.reason_name == "NOT_FOUND"
     assert house.world.client.get(f"/v1/leads/{open_lead}")["status"] == "LEAD_STATUS_OPEN"
+
+
+def test_the_default_pipeline_is_kept_one_by_those_who_do_not_see_it(house: House) -> None:
+    kind = contract.load().resources["pipeline"]
+    first = house.make(kind, house.stranger)
+    house.world.client.patch(f"/v1/pipelines/{first['id']}", {"default": True})
+    who = house.who(OWN)
+    with pytest.raises(Failure) as found:
+        who.of(kind, "CreatePipeline", {"pipeline": {**house.world.body("pipeline"), "default": True}})
+    assert found.value.reason_name == "KEY_TAKEN"
+    assert "pipeline_" not in f"{found.value.message} {found.value.metadata} {found.value.violations}"
+    mine = house.make(kind, house.me)
+    assert who.of(kind, "UpdatePipeline", {"pipeline": {"id": mine["id"], "default": True}})["default"]
+    assert not house.world.client.get(f"/v1/pipelines/{first['id']}")["default"]
