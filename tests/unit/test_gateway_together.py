@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
+from crm.internal.v1 import access_pb2
+
 from chassis import context, ids
+from chassis.access import Access
 from chassis.context import Call, Caller
 from chassis.contract import Method, load
 from chassis.errors import Failure, Invalid, NotFound, Reason, Unavailable
@@ -27,12 +31,14 @@ class Contacts:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, list[str]]] = []
+        self.callers: list[Caller] = []
         self.held: list[asyncio.Event] = []
         self.down = False
 
     async def ask(self, method: Method, request: bytes) -> bytes:
         message: Any = method.request.FromString(request)
         wanted = [message.id] if method is GET else list(message.ids)
+        self.callers.append(context.current().caller)
         self.asked.append((context.current().caller.principal, method.name, wanted))
         if len(self.asked) <= len(self.held):
             await self.held[len(self.asked) - 1].wait()
@@ -110,6 +116,15 @@ def test_callers_are_never_mixed() -> None:
     assert _run(mixed, service, hold=4) == KNOWN
     for principal, _, wanted in service.asked:
         assert {caller.principal for each, caller in mixed if each in wanted} == {principal}
+
+
+def test_one_user_is_never_mixed_with_itself_under_other_rules() -> None:
+    service = Contacts()
+    ruled = replace(ANN, access=Access(access_pb2.Access(default_visibility=access_pb2.VISIBILITY_OWN)))
+    mixed = [(each, (ANN, ruled)[index % 2]) for index, each in enumerate(KNOWN)]
+    assert _run(mixed, service, hold=4) == KNOWN
+    for caller, (_, _, wanted) in zip(service.callers, service.asked, strict=True):
+        assert {asker for each, asker in mixed if each in wanted} == {caller}
 
 
 def test_a_call_that_hangs_holds_nobody_up() -> None:
