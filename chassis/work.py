@@ -234,6 +234,10 @@ class Work(View):
             raise Denied(Reason.REASON_PERMISSION_DENIED, f"a time in the past needs the permission '{permission}'")
         return min(given, now)
 
+    def pending(self, resource: Resource[M]) -> dict[str, M]:
+        """The records of a kind that this unit of work changes and has not written yet, as they will be, by id."""
+        return {change.after.id: change.after for change in self._changes if change.resource is resource}  # type: ignore[attr-defined, misc]
+
     @property
     def changed(self) -> int:
         """How many changes were collected, written or not."""

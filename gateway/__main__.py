@@ -9,8 +9,12 @@ from gateway import reactions
 from gateway.batch import Batches
 from gateway.events import Events
 from gateway.identity.api_keys import ApiKeys
+from gateway.identity.me import MeService
 from gateway.identity.providers import IdentityProviders
+from gateway.identity.roles import Roles
+from gateway.identity.service_accounts import ServiceAccounts
 from gateway.identity.tables import schema
+from gateway.identity.teams import Teams
 from gateway.identity.tenants import Tenants
 from gateway.identity.tokens import Tokens
 from gateway.identity.users import Users
@@ -31,6 +35,10 @@ APPLICATION = Application(
         Users,
         ApiKeys,
         IdentityProviders,
+        Roles,
+        Teams,
+        ServiceAccounts,
+        MeService,
         Tokens,
         Events,
         Overviews,

@@ -18,11 +18,11 @@ from chassis.db import Database
 from chassis.errors import Failure, Reason, Unauthenticated
 from chassis.rows import moment, timestamp
 from chassis.tokens import FRESH_S
-from gateway.identity import bearer, keys
+from gateway.identity import bearer, keys, rights, scopes
 from gateway.identity.api_keys import RESOURCE
-from gateway.identity.oauth import AccessTokens, narrowed
+from gateway.identity.oauth import AccessTokens
 from gateway.identity.sign_in import SignIn
-from gateway.identity.tables import api_keys, credentials, users
+from gateway.identity.tables import api_keys, credentials
 
 _CACHE_LIMIT = 10_000
 _USE_STEP = timedelta(minutes=1)
@@ -38,12 +38,10 @@ _READ = select(
     api_keys.c.scopes,
     api_keys.c.expire_time,
     api_keys.c.user_id,
+    api_keys.c.service_account_id,
     api_keys.c.delete_time,
     api_keys.c.last_use_time,
 ).where(api_keys.c.tenant_id == bindparam("tenant"), api_keys.c.id == bindparam("id"))
-_WORKS = select(users.c.id).where(
-    users.c.tenant_id == bindparam("tenant"), users.c.id == bindparam("id"), users.c.delete_time.is_(None)
-)
 # Use is noted on the row alone: it is no change of the record, so it has no revision and no event.
 _NOTE_USE = (
     update(api_keys)
@@ -109,7 +107,7 @@ class Authenticator:
         if self._tokens is not None and claimed.issuer == self._tokens.issuer:
             grant = self._tokens.read(claimed)
             holder = await self._holder(grant.tenant, grant.key_id)
-            return replace(holder, scopes=narrowed(holder, grant.scopes))
+            return replace(holder, scopes=scopes.meet(holder.scopes, grant.scopes))
         if self._sign_in is None:
             raise bearer.refused()
         return await self._sign_in.caller(claimed)
@@ -118,10 +116,9 @@ class Authenticator:
         """Whoever holds an API key, as it is now."""
         async with self._db.read(tenant) as tx:
             rows = await tx.rows(_READ, {"id": key_id})
-            acting = rows[0].user_id if rows else None
-            gone = acting is not None and not await tx.rows(_WORKS, {"id": acting})
-        if gone:
-            raise _refused("the user that the API key acts for is gone")
+            acting = await rights.holder(tx, rows[0].user_id, rows[0].service_account_id) if rows else ("", None)
+        if acting is None:
+            raise _refused("whom the API key acts for is gone or suspended")
         now = datetime.now(UTC)
         if not rows or rows[0].delete_time is not None:
             raise _refused("the API key is unknown or revoked")
@@ -131,8 +128,11 @@ class Authenticator:
         if row.last_use_time is None or now - row.last_use_time >= _USE_STEP:
             await self._note_use(tenant, key_id, now)
         credential = ids.encode("api_key", key_id)
-        principal = ids.encode("user", row.user_id) if row.user_id else credential
-        return Caller(tenant, principal, frozenset(row.scopes), issuer="gateway", credential=credential)
+        principal, given = acting[0] or credential, frozenset(row.scopes)
+        if (held := acting[1]) is None:
+            return Caller(tenant, principal, given, issuer="gateway", credential=credential)
+        both = scopes.meet(given, held.scopes)
+        return Caller(tenant, principal, both, issuer="gateway", credential=credential, access=held.access)
 
     async def _note_use(self, tenant: UUID, key_id: UUID, now: datetime) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from uuid import UUID
 
 from chassis.context import Caller
 from chassis.contract import load
@@ -17,14 +18,17 @@ def check(scopes: Iterable[str], maker: Caller) -> None:
     """Raises Invalid for a scope that means nothing, Denied for one that goes beyond the maker's own."""
     for index, scope in enumerate(scopes):
         place = f"scopes[{index}]"
-        if scope != "*" and not _is_known(scope):
+        if not is_scope(scope):
             raise invalid(place, "it is no permission; one looks like 'deals.read', 'deals.*' or '*'")
         if not covers(maker, scope):
             text = f"{place}: a key cannot give '{scope}', which its maker does not have"
             raise Denied(Reason.REASON_PERMISSION_DENIED, text, metadata={"permission": scope})
 
 
-def _is_known(scope: str) -> bool:
+def is_scope(scope: str) -> bool:
+    """Whether a text gives permissions that there may be: one, those of an area, or all."""
+    if scope == "*":
+        return True
     found = _SCOPE.fullmatch(scope)
     return found is not None and found[1] in areas()
 
@@ -35,6 +39,13 @@ def covers(maker: Caller, scope: str) -> bool:
         return "*" in maker.scopes
     # `deals.*` asks for a permission that only `deals.*` itself or `*` gives.
     return maker.may(scope)
+
+
+def meet(one: frozenset[str], other: frozenset[str]) -> frozenset[str]:
+    """What both give."""
+    nobody = UUID(int=0)
+    first, second = Caller(nobody, "", one), Caller(nobody, "", other)
+    return frozenset([each for each in one if covers(second, each)] + [each for each in other if covers(first, each)])
 
 
 @lru_cache(maxsize=1)

@@ -20,6 +20,8 @@ from chassis.work import Work
 from gateway.identity import bearer, providers
 from gateway.identity.bearer import Claimed, refused
 from gateway.identity.issuers import Issuers
+from gateway.identity.rights import live_roles, rights_of_user
+from gateway.identity.standing import is_active, lock
 from gateway.identity.tables import issuers, schema
 from gateway.identity.users import Users
 
@@ -66,11 +68,11 @@ class SignIn:
             linked = await tx.rows(_LINKED, {"value": f"{provider.id}\t{claims['sub']}"})
         user_id = linked[0].id if linked else await self._match(tenant, provider, claims)
         async with self._platform.db.read(tenant) as tx:
-            users = await tx.rows(Users.resource.read_many, {"ids": [user_id]})
-        if not users or Users.resource.read(users[0]).HasField("delete_time"):
-            raise refused("the token is good, but its subject is no user's")
-        principal = ids.encode(Users.resource.kind.prefix, user_id)
-        return Caller(tenant, principal, frozenset(), issuer="gateway", credential=provider.id)
+            rows = await tx.rows(Users.resource.read_many, {"ids": [user_id]})
+            if not rows or not is_active(user := Users.resource.read(rows[0])):
+                raise refused("the token is good, but its subject is no user's who may come in")
+            given = await rights_of_user(tx, user)
+        return Caller(tenant, user.id, given.scopes, "gateway", credential=provider.id, access=given.access)
 
     async def _binding(self, claimed: Claimed) -> tuple[UUID, UUID]:
         """The tenant and provider that issuer and audience are bound to; one alone."""
@@ -128,7 +130,11 @@ async def _found_or_made(
     if not provider.create_users:
         raise refused("the token is good, but its subject is no user's")
     name = next((claims[each] for each in ("name", "preferred_username") if isinstance(claims.get(each), str)), "")
-    user = user_pb2.User(display_name=(name.strip() or email or claims["sub"])[:200], external_ids=[link])
+    await lock(work)
+    roles = [role.id for role in await live_roles(work, provider.role_ids)]
+    user = user_pb2.User(
+        role_ids=roles, display_name=(name.strip() or email or claims["sub"])[:200], external_ids=[link]
+    )
     if email:
         user.email = email
     made = await work.create(Users.resource, user)

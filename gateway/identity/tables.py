@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from crm.gateway.v1 import api_key_pb2, identity_provider_pb2, tenant_pb2, user_pb2
+from crm.gateway.v1 import (
+    api_key_pb2,
+    identity_provider_pb2,
+    role_pb2,
+    service_account_pb2,
+    team_pb2,
+    tenant_pb2,
+    user_pb2,
+)
 from sqlalchemy import Column, LargeBinary, Table, Text, Uuid
 
 from chassis.db import Schema
@@ -13,6 +21,9 @@ tenants = schema.record(tenant_pb2.Tenant, transient=["admin_secret"])
 users = schema.record(user_pb2.User)
 api_keys = schema.record(api_key_pb2.ApiKey, transient=["secret"])
 identity_providers = schema.record(identity_provider_pb2.IdentityProvider)
+roles = schema.record(role_pb2.Role)
+teams = schema.record(team_pb2.Team)
+service_accounts = schema.record(service_account_pb2.ServiceAccount)
 
 # A key must be found before its tenant is known, so this one table stands outside the tenant walls. It holds no
 # more than the way from a digest to the key's own row, which is read inside the tenant.

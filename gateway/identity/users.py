@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from crm.gateway.v1 import user_pb2 as pb
 from email_validator import EmailNotValidError, validate_email
 
 from chassis.checks import check_time_zone
-from chassis.errors import invalid
+from chassis.errors import Precondition, Reason, invalid
 from chassis.keys import Key
 from chassis.resource import Resource
 from chassis.service import Service
 from chassis.work import Work
-from gateway.identity import tables
+from gateway.identity import rights, standing, tables, teams
 
 
 def normalize(user: pb.User) -> None:
@@ -29,6 +30,47 @@ async def prepare(work: Work, user: pb.User, before: pb.User | None) -> None:
     """Checks what needs more than the contract's rules."""
     if user.time_zone:
         check_time_zone(user.time_zone)
+    if not user.state:
+        user.state = pb.USER_STATE_ACTIVE
+    was = before if before is not None else pb.User()
+    if user.role_ids or was.role_ids:
+        await _check_roles(work, user, was)
+    if new := sorted(set(user.team_ids) - set(was.team_ids)):
+        await _check_teams(work, new)
+    elif list(user.team_ids) != list(was.team_ids):
+        teams.check_may_regroup(work, "team_ids")
+
+
+async def _check_roles(work: Work, user: pb.User, was: pb.User) -> None:
+    """Nobody gives what he does not have, nor becomes a user who may do more; an administrator stays."""
+    returns = standing.is_active(user) and not standing.is_active(was)
+    added = set(user.role_ids) - set(was.role_ids)
+    if added or (returns and user.role_ids):
+        given = await standing.roles_for(work, sorted(added))
+        if returns:
+            given += await rights.live_roles(work, was.role_ids)
+        rights.check_grant(rights.grantor(work), given, "role_ids")
+    if was.role_ids and (user.email != was.email or list(user.external_ids) != list(was.external_ids)):
+        # Who comes in as the user is decided by these.
+        rights.check_grant(rights.grantor(work), await rights.live_roles(work, was.role_ids), "external_ids")
+    if was.role_ids and not user.role_ids:
+        await standing.check_without_keys(work, user)
+    if standing.is_active(was) and any(
+        standing.gives_all(each) for each in await rights.live_roles(work, was.role_ids)
+    ):
+        left = await rights.live_roles(work, user.role_ids) if standing.is_active(user) else []
+        if not any(standing.gives_all(each) for each in left):
+            await standing.keep_an_administrator(work, work.pending(Users.resource), user=user)
+
+
+async def _check_teams(work: Work, new: list[str]) -> None:
+    teams.check_may_regroup(work, "team_ids")
+    await standing.lock(work)
+    pending = sum(
+        not each.isdisjoint(new) for each in (set(user.team_ids) for user in work.pending(Users.resource).values())
+    )
+    for team_id in new:
+        await teams.check_size(work, await teams.chain(work, team_id, "team_ids"), pending + 1, "team_ids")
 
 
 def keys(user: pb.User) -> Iterator[Key]:
@@ -38,6 +80,21 @@ def keys(user: pb.User) -> Iterator[Key]:
 
 
 class Users(Service, serves="crm.gateway.v1.UserService"):
-    """Users by their standard methods."""
+    """Users by their standard methods, and whether they may come in."""
 
     resource = Resource(pb.User, tables.users, normalize=normalize, prepare=prepare, keys=keys)
+
+    async def SuspendUser(self, request: pb.SuspendUserRequest, work: Work) -> pb.User:
+        """Keeps a user out."""
+        return await self._enter(request, work, pb.USER_STATE_SUSPENDED, "suspended")
+
+    async def ReactivateUser(self, request: pb.ReactivateUserRequest, work: Work) -> pb.User:
+        """Lets a user in again."""
+        return await self._enter(request, work, pb.USER_STATE_ACTIVE, "reactivated")
+
+    async def _enter(self, request: Any, work: Work, state: pb.UserState.ValueType, verb: str) -> pb.User:
+        record = await work.lock(self.resource, request.id, request.etag)
+        if (record.before.state or pb.USER_STATE_ACTIVE) == state:
+            raise Precondition(Reason.REASON_STATE_INVALID, f"the user is {verb} already")
+        record.after.state = state
+        return await work.update(record, verb)

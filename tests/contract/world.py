@@ -108,6 +108,9 @@ BODIES: dict[str, Callable[[World], Request]] = {
         "external_ids": _external(w),
     },
     "api_key": lambda w: {"display_name": w.text(), "scopes": ["contacts.read"]},
+    "role": lambda w: {"display_name": w.text(), "permissions": ["deals.read"], "default_visibility": "VISIBILITY_OWN"},
+    "team": lambda w: {"display_name": w.text()},
+    "service_account": lambda w: {"display_name": w.text(), "role_ids": [w.id("role")]},
     "identity_provider": lambda w: {
         "display_name": w.text(),
         "issuer": f"https://idp.{w.mark.lower()}.example",
@@ -242,6 +245,9 @@ SPECIAL: dict[str, Callable[[World], Request]] = {
     "RevertTenant": _renamed_tenant,
     "CreateToken": lambda w: {"audience": "sales"},
     "GetLimits": lambda w: {},
+    "GetMe": lambda w: {},
+    "SuspendUser": lambda w: {"id": w.make("user")["id"]},
+    "ReactivateUser": lambda w: {"id": _after(w, "user", "suspend")},
     "ConvertLead": lambda w: {
         "id": w.make("lead")["id"],
         "deal": {"display_name": w.text(), "amount": {"currency_code": "EUR", "units": "10"}},

@@ -1,0 +1,111 @@
+"""What must stay true of a tenant's roles, users and keys together: looked at under one lock per tenant."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from crm.gateway.v1 import role_pb2, user_pb2
+from sqlalchemy import bindparam, func, or_, select
+
+from chassis import ids
+from chassis.errors import Precondition, Reason, invalid
+from chassis.work import Work
+from gateway.identity.rights import live_roles
+from gateway.identity.tables import api_keys, identity_providers, roles, service_accounts, users
+
+_LOCK = select(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("room"), 0)))
+_ADMINISTRATOR: Final = "*"
+_GIVING_ALL = select(roles.c.id).where(
+    roles.c.tenant_id == bindparam("tenant"),
+    roles.c.delete_time.is_(None),
+    func.array_position(roles.c.permissions, _ADMINISTRATOR).is_not(None),
+)
+_HOLDERS = select(users.c.id).where(
+    users.c.tenant_id == bindparam("tenant"),
+    users.c.delete_time.is_(None),
+    or_(users.c.state.is_(None), users.c.state != user_pb2.USER_STATE_SUSPENDED),
+    users.c.role_ids.overlap(bindparam("roles")),
+)
+_KEYS_OF = (
+    select(api_keys.c.id)
+    .where(
+        api_keys.c.tenant_id == bindparam("tenant"),
+        api_keys.c.user_id == bindparam("user"),
+        api_keys.c.delete_time.is_(None),
+    )
+    .limit(1)
+)
+
+
+async def lock(work: Work) -> None:
+    """Waits for other changes of who may do what in the tenant, and holds further ones until the transaction ends."""
+    await work.rows(_LOCK, {"room": f"standing {work.tenant}"})
+
+
+async def roles_for(work: Work, role_ids: list[str], field: str = "role_ids") -> list[role_pb2.Role]:
+    """The roles that somebody is given, which cannot go meanwhile. Raises Invalid where one does not exist."""
+    await lock(work)
+    found = await live_roles(work, role_ids)
+    if missing := sorted(set(role_ids) - {role.id for role in found}):
+        raise invalid(field, f"there is no role '{missing[0]}'")
+    return found
+
+
+async def check_unheld(work: Work, role_id: str) -> None:
+    """Raises Precondition, IN_USE, where somebody has the role."""
+    await lock(work)
+    for table, whose in (
+        (users, "a user"),
+        (service_accounts, "a service account"),
+        (identity_providers, "a provider"),
+    ):
+        held = select(table.c.id).where(
+            table.c.tenant_id == bindparam("tenant"),
+            table.c.delete_time.is_(None),
+            table.c.role_ids.overlap(bindparam("roles")),
+        )
+        if await work.rows(held.limit(1), {"roles": [role_id]}):
+            raise Precondition(Reason.REASON_IN_USE, f"{whose} has the role; take it away first")
+
+
+async def check_without_keys(work: Work, user: user_pb2.User) -> None:
+    """Raises Precondition, IN_USE, where API keys act for a user, whose last role they would outlive."""
+    await lock(work)
+    if await work.rows(_KEYS_OF, {"user": ids.decode(user.id)[1]}):
+        text = "API keys act for the user, who keeps one role therefore; delete them, or suspend the user"
+        raise Precondition(Reason.REASON_IN_USE, text, violations=[("role_ids", "API keys act for the user")])
+
+
+async def keep_an_administrator(
+    work: Work,
+    pending: dict[str, user_pb2.User],
+    *,
+    user: user_pb2.User | None = None,
+    role: role_pb2.Role | None = None,
+) -> None:
+    """Raises Precondition where a change leaves nobody whose role gives everything.
+
+    ``user`` or ``role`` is what changes, as it will be; ``pending`` are the users who change in the same work.
+    """
+    await lock(work)
+    giving = {ids.encode("role", row.id) for row in await work.rows(_GIVING_ALL)}
+    if role is not None:
+        giving.discard(role.id)
+    found = await work.rows(_HOLDERS, {"roles": sorted(giving)}) if giving else []
+    left = {ids.encode("user", row.id) for row in found}
+    for each in [*pending.values(), *([user] if user is not None else [])]:
+        stays = is_active(each) and not giving.isdisjoint(each.role_ids)
+        left = left | {each.id} if stays else left - {each.id}
+    if not left:
+        text = "nobody would be left whose role gives every permission; give it to another active user first"
+        raise Precondition(Reason.REASON_STATE_INVALID, text)
+
+
+def gives_all(role: role_pb2.Role) -> bool:
+    """Whether a role gives every permission in the tenant."""
+    return _ADMINISTRATOR in role.permissions and not role.HasField("delete_time")
+
+
+def is_active(user: user_pb2.User) -> bool:
+    """Whether a user may come in."""
+    return not user.HasField("delete_time") and user.state != user_pb2.USER_STATE_SUSPENDED

@@ -1,0 +1,93 @@
+"""Teams: a tree of groups of users, by which records are seen."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from crm.gateway.v1 import team_pb2 as pb
+from sqlalchemy import bindparam, select
+
+from chassis import ids
+from chassis.errors import Denied, Precondition, Reason, invalid
+from chassis.resource import Resource
+from chassis.service import Service
+from chassis.work import Work
+from gateway.identity import rights, standing, tables
+from gateway.identity.tables import teams, users
+
+MAX_DEPTH: Final = 10
+_CHILD = (
+    select(teams.c.id)
+    .where(teams.c.tenant_id == bindparam("tenant"), teams.c.parent_id == bindparam("team"))
+    .where(teams.c.delete_time.is_(None))
+    .limit(1)
+)
+_MEMBER = (
+    select(users.c.id)
+    .where(users.c.tenant_id == bindparam("tenant"), users.c.team_ids.overlap(bindparam("teams")))
+    .where(users.c.delete_time.is_(None))
+    .limit(1)
+)
+
+
+async def prepare(work: Work, team: pb.Team, before: pb.Team | None) -> None:
+    """Checks that the teams stay a tree of ten levels, that none is too large, and that a deleted one is empty."""
+    if team.HasField("delete_time"):
+        await standing.lock(work)
+        if await work.rows(_CHILD, {"team": ids.decode(team.id)[1]}):
+            raise Precondition(Reason.REASON_IN_USE, "it has teams below it; move or delete them first")
+        if await work.rows(_MEMBER, {"teams": [team.id]}):
+            raise Precondition(Reason.REASON_IN_USE, "it has users; move them first")
+        return
+    if team.parent_id == (before.parent_id if before is not None else ""):
+        return
+    check_may_regroup(work, "parent_id")
+    if not team.parent_id:
+        return
+    await standing.lock(work)
+    above = await chain(work, team.parent_id, "parent_id")
+    if team.id in above:
+        raise invalid("parent_id", "it is the team itself or one below it")
+    under = await rights.below(work, [team.id])
+    if len(above) + 1 + max(under.values(), default=0) > MAX_DEPTH:
+        raise invalid("parent_id", f"teams are at most {MAX_DEPTH} deep")
+    await check_size(work, above, len(await rights.members_below(work, [team.id])), "parent_id")
+
+
+RESOURCE = Resource(pb.Team, tables.teams, prepare=prepare)
+
+
+async def chain(work: Work, team_id: str, field: str) -> list[str]:
+    """A team and those above it, the highest last. Raises Invalid where the team does not exist."""
+    found: list[str] = []
+    while team_id and team_id not in found:
+        team = (await work.get_many(RESOURCE, [team_id])).get(team_id)
+        if team is None or team.HasField("delete_time"):
+            raise invalid(field, f"there is no team '{team_id}'")
+        found.append(team_id)
+        team_id = team.parent_id
+    return found
+
+
+async def check_size(work: Work, above: list[str], more: int, field: str) -> None:
+    """Raises Invalid where so many further users are too many for a team that has users of its own."""
+    for team_id in above:
+        # A team without users of its own shows nobody the users below it.
+        if not await work.rows(_MEMBER, {"teams": [team_id]}):
+            continue
+        if len(await rights.members_below(work, [team_id])) + more > rights.MAX_TEAM_USERS:
+            text = f"{team_id} would hold more than {rights.MAX_TEAM_USERS} users, those below it among them;"
+            raise invalid(field, f"{text} let its users see ALL, or take them out of it")
+
+
+def check_may_regroup(work: Work, field: str) -> None:
+    """Raises Denied for a caller that does not see everything: who is in which team decides who sees what."""
+    if rights.restricted(rights.grantor(work)):
+        text = f"{field}: teams decide who sees what, so only who sees everything may change them"
+        raise Denied(Reason.REASON_PERMISSION_DENIED, text)
+
+
+class Teams(Service, serves="crm.gateway.v1.TeamService"):
+    """Teams by their standard methods."""
+
+    resource = RESOURCE
