@@ -46,6 +46,8 @@ def fill(connection: Connection, home: str) -> None:
     words = _spellings(connection)
     while part := list(islice(words, _PART)):
         connection.execute(insert(spelled), part)
+    # What was read to its end stays open for the database, and keeps later migrations from changing its table.
+    run("CLOSE ALL")
 
 
 def _terms(connection: Connection, kind: ResourceType) -> Iterator[dict[str, Any]]:

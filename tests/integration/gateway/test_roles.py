@@ -66,7 +66,7 @@ def test_a_key_gives_what_both_its_scopes_and_its_users_roles_give(platform: Run
 
 
 def test_several_roles_give_what_any_of_them_gives(platform: Running, owner: Client) -> None:
-    hidden = [{"resource": "deal", "field": name, "access": "FIELD_ACCESS_HIDDEN"} for name in ("amount", "notes")][:1]
+    hidden = [{"resource": "deal", "field": name, "access": "FIELD_ACCESS_HIDDEN"} for name in ("amount",)]
     own = role(owner, "deals.read", default_visibility="VISIBILITY_OWN", field_rules=hidden)
     team = role(
         owner, "deals.read", visibility=[{"resource": "deal", "visibility": "VISIBILITY_TEAM"}], field_rules=hidden
@@ -93,7 +93,7 @@ def test_a_change_of_role_or_user_is_seen_within_a_second(platform: Running, own
     until(lambda: client.http.get("/v1/leads").status_code == 401, "the user is out", 1.5)
     assert status(owner.http.post(f"/v1/users/{user}:suspend", json={})) == (400, "STATE_INVALID")
     owner.post(f"/v1/users/{user}:reactivate", {})
-    client.get("/v1/leads")
+    until(lambda: client.http.get("/v1/leads").is_success, "the user is in again")
     owner.http.delete(f"/v1/users/{user}")
     until(lambda: client.http.get("/v1/leads").status_code == 401, "the user is gone", 1.5)
 
