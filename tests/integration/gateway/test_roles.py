@@ -139,13 +139,14 @@ def test_nobody_gives_permissions_that_they_do_not_have(
         ),
     ):
         assert denied(client.http.post(path, json=body)), path
-    for path, body in (
+    changes: list[tuple[str, dict[str, Any]]] = [
         (f"/v1/roles/{small}", {"permissions": ["*"]}),
         (f"/v1/users/{user}", {"role_ids": [small, *administrator]}),
         # Whoever is taken for the administrator is one.
         (f"/v1/users/{chief}", {"email": "eve@acme.example"}),
         (f"/v1/users/{chief}", {"external_ids": [{"system": "idp", "id": "eve"}]}),
-    ):
+    ]
+    for path, body in changes:
         assert denied(client.http.patch(path, json=body)), path
     upsert = {"requests": [{"user": {"id": user, "role_ids": administrator}}], "atomic": True}
     assert denied(client.http.post("/v1/users:batchUpdate", json=upsert))
@@ -198,14 +199,15 @@ def test_the_last_administrator_stays(platform: Running) -> None:
     admin = next(each["id"] for each in owner.get("/v1/roles")["roles"] if each["display_name"] == "Administrator")
     first, second = (owner.post("/v1/users", {"display_name": n, "role_ids": [admin]})["id"] for n in "AB")
     owner.patch(f"/v1/users/{second}", {"role_ids": []})
-    for attempt in (
-        lambda: owner.http.patch(f"/v1/users/{first}", json={"role_ids": []}),
-        lambda: owner.http.post(f"/v1/users/{first}:suspend", json={}),
-        lambda: owner.http.delete(f"/v1/users/{first}"),
-        lambda: owner.http.patch(f"/v1/roles/{admin}", json={"permissions": ["deals.read"]}),
-        lambda: owner.http.post("/v1/users:batchDelete", json={"requests": [{"id": first}], "atomic": True}),
+    batch = {"requests": [{"id": first}], "atomic": True}
+    for answer in (
+        owner.http.patch(f"/v1/users/{first}", json={"role_ids": []}),
+        owner.http.post(f"/v1/users/{first}:suspend", json={}),
+        owner.http.delete(f"/v1/users/{first}"),
+        owner.http.patch(f"/v1/roles/{admin}", json={"permissions": ["deals.read"]}),
+        owner.http.post("/v1/users:batchDelete", json=batch),
     ):
-        assert status(attempt()) == (400, "STATE_INVALID")
+        assert status(answer) == (400, "STATE_INVALID")
     assert status(owner.http.delete(f"/v1/roles/{admin}")) == (400, "IN_USE")
     owner.patch(f"/v1/users/{second}", {"role_ids": [admin]})
     # Both at once are too many.
