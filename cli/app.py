@@ -12,7 +12,7 @@ import cyclopts
 from cyclopts import App, Parameter
 from rich.markup import escape
 
-from cli import events, history, overview, records, reports, search, timeline, traces
+from cli import events, history, me, overview, records, reports, search, timeline, traces
 from cli.client import Client
 from cli.credentials import forget
 from cli.importing.options import DealOptions, Options
@@ -329,6 +329,13 @@ def make_token(audience: str, /, *, json: Json = False) -> None:
         sys.stdout.write(f"{made['token']}\n")
         if access := made.get("access"):
             stderr.print("beside it goes the metadata rapport-access-bin, in base64 here:", access, markup=False)
+
+
+@app.command(name="whoami")
+def show_me(*, json: Json = False) -> None:
+    """Show who you are to Rapport, and what you may do and see."""
+    with Client(load()) as client:
+        me.show(client, json)
 
 
 @app.command(name="login")

@@ -298,3 +298,24 @@ def test_records_are_made_and_shown(rapport: Rapport, tenant: Client) -> None:
         "--json",
     )
     assert (event["type"], event["entity_id"]) == ("crm.contacts.v1.Company.created", made["id"])
+
+
+def test_an_administrator_gives_a_role_and_its_user_is_told_of_it(
+    platform: Running, tenant: Client, rapport: Rapport, tmp_path: Path
+) -> None:
+    hidden = json.dumps([{"resource": "deal", "field": "amount", "access": "FIELD_ACCESS_HIDDEN"}])
+    role = rapport(
+        "create", "role", "display_name=Seller", 'permissions=["deals.read"]', "default_visibility=VISIBILITY_OWN",
+        f"field_rules={hidden}", "--json",
+    )  # fmt: skip
+    account = rapport("create", "service_account", "display_name=Sync", f'role_ids=["{role["id"]}"]', "--json")
+    made = rapport("create", "api_key", "display_name=Sync", 'scopes=["*"]', f"service_account_id={account['id']}")
+    secret = next(word for word in made.split() if word.startswith("rap_") and word.count("_") > 1)
+    start, environment = command(platform.client(secret, tenant.tenant), platform)
+    told = subprocess.run(
+        [*start, "whoami"], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
+    assert account["id"] in told
+    assert "permissions: deals.read" in told
+    assert "deal.amount: hidden" in told
+    assert secret not in rapport("list", "api_keys")

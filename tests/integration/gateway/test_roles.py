@@ -87,15 +87,15 @@ def test_a_change_of_role_or_user_is_seen_within_a_second(platform: Running, own
     client, user = person(platform, owner, changing)
     client.get("/v1/deals")
     owner.patch(f"/v1/roles/{changing}", {"permissions": ["leads.read"]})
-    until(lambda: denied(client.http.get("/v1/deals")), "the permission is gone", 1.5)
+    until(lambda: denied(client.http.get("/v1/deals")), "the permission is gone")
     client.get("/v1/leads")
     owner.post(f"/v1/users/{user}:suspend", {})
-    until(lambda: client.http.get("/v1/leads").status_code == 401, "the user is out", 1.5)
+    until(lambda: client.http.get("/v1/leads").status_code == 401, "the user is out")
     assert status(owner.http.post(f"/v1/users/{user}:suspend", json={})) == (400, "STATE_INVALID")
     owner.post(f"/v1/users/{user}:reactivate", {})
     until(lambda: client.http.get("/v1/leads").is_success, "the user is in again")
     owner.http.delete(f"/v1/users/{user}")
-    until(lambda: client.http.get("/v1/leads").status_code == 401, "the user is gone", 1.5)
+    until(lambda: client.http.get("/v1/leads").status_code == 401, "the user is gone")
 
 
 def test_a_service_account_s_keys_have_its_rights_and_end_with_it(platform: Running, owner: Client) -> None:
@@ -115,7 +115,7 @@ def test_a_service_account_s_keys_have_its_rights_and_end_with_it(platform: Runn
     by_token.get("/v1/contacts")
     owner.http.delete(f"/v1/service_accounts/{account}")
     for each in (client, by_token):
-        until(lambda each=each: each.http.get("/v1/contacts").status_code == 401, "its keys are out", 1.5)  # type: ignore[misc]
+        until(lambda each=each: each.http.get("/v1/contacts").status_code == 401, "its keys are out")  # type: ignore[misc]
     both = {"display_name": "Key", "scopes": ["*"], "service_account_id": account}
     assert status(owner.http.post("/v1/api_keys", json=both)) == (400, "FIELD_INVALID")
 
