@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 from crm.gateway.v1 import api_key_pb2 as pb
+from crm.gateway.v1 import role_pb2
 from sqlalchemy import bindparam, delete, insert
 
 from chassis import ids
 from chassis.checks import clear_output_only
-from chassis.context import Caller
 from chassis.errors import Denied, Reason, invalid
 from chassis.resource import Resource
 from chassis.rows import moment, timestamp
@@ -38,44 +39,37 @@ async def prepare(work: Work, key: pb.ApiKey, before: pb.ApiKey | None) -> None:
         raise invalid("expire_time", "it lies in the past; delete the key to end it at once")
     if key.HasField("delete_time"):
         return
-    if before is None and not key.user_id and not key.service_account_id and caller is not None and caller.access:
-        key.user_id = caller.access.user_id
+    if before is None and not _whom(key) and caller is not None and caller.access is not None:
+        setattr(key, f"{ids.decode(caller.principal)[0]}_id", caller.principal)
     if key.user_id and key.service_account_id:
         raise invalid("service_account_id", "a key acts for a user or for a service account, not for both")
-    await _check_whom(work, key, was)
-    gained = set(key.scopes) - set(was.scopes) or _whom(key) != _whom(was)
-    if gained and caller is not None and caller.access is not None:
-        await _check_sight(work, key, caller)
+    if _whom(key) == _whom(was) and set(key.scopes) <= set(was.scopes):
+        return
+    # Not while the user's last role is taken away, or the service account goes.
+    await standing.lock(work)
+    held = await _roles_behind(work, key, was)
+    if caller is not None and _whom(key) != caller.principal:
+        rights.check_grant(caller, held, "user_id" if key.user_id else "service_account_id")
+        if caller.access is not None and not key.service_account_id:
+            # What others own is theirs to see, and without anybody there is nothing that narrows the key.
+            text = "user_id: whoever does not see everything makes keys that act for themselves"
+            raise Denied(Reason.REASON_PERMISSION_DENIED, text)
 
 
 def _whom(key: pb.ApiKey) -> str:
     return key.user_id or key.service_account_id
 
 
-async def _check_whom(work: Work, key: pb.ApiKey, was: pb.ApiKey) -> None:
-    if not _whom(key) or _whom(key) == _whom(was):
-        return
-    # Not while the user's last role is taken away, or a service account goes.
-    await standing.lock(work)
-    if key.user_id:
-        user = (await work.get_many(Users.resource, [key.user_id])).get(key.user_id)
-        if user is None or user.HasField("delete_time"):
-            raise invalid("user_id", "there is no such user")
-        return
-    account = (await work.get_many(ACCOUNTS, [key.service_account_id])).get(key.service_account_id)
-    if account is None or account.HasField("delete_time"):
-        raise invalid("service_account_id", "there is no such service account")
-
-
-async def _check_sight(work: Work, key: pb.ApiKey, caller: Caller) -> None:
-    """A key shows no more than its maker sees: it acts for the maker, or for an account that sees no more."""
-    if key.user_id and caller.access is not None and key.user_id == caller.access.user_id:
-        return
-    if not key.service_account_id:
-        text = "user_id: whoever does not see everything makes keys that act for themselves"
-        raise Denied(Reason.REASON_PERMISSION_DENIED, text)
-    account = (await work.get_many(ACCOUNTS, [key.service_account_id]))[key.service_account_id]
-    rights.check_grant(caller, await rights.live_roles(work, account.role_ids), "service_account_id")
+async def _roles_behind(work: Work, key: pb.ApiKey, was: pb.ApiKey) -> list[role_pb2.Role]:
+    """The roles of whom a key acts for. Raises Invalid where it is to act for somebody who is not there."""
+    if not _whom(key):
+        return []
+    field = "user_id" if key.user_id else "service_account_id"
+    kind: Resource[Any] = Users.resource if key.user_id else ACCOUNTS
+    found = (await work.get_many(kind, [_whom(key)])).get(_whom(key))
+    if (found is None or found.HasField("delete_time")) and _whom(key) != _whom(was):
+        raise invalid(field, f"there is no such {kind.kind.prefix.replace('_', ' ')}")
+    return await rights.live_roles(work, found.role_ids) if found is not None else []
 
 
 _ADMIT = insert(credentials).values(

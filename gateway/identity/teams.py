@@ -8,7 +8,7 @@ from crm.gateway.v1 import team_pb2 as pb
 from sqlalchemy import bindparam, select
 
 from chassis import ids
-from chassis.errors import Denied, Precondition, Reason, invalid
+from chassis.errors import Denied, Invalid, Precondition, Reason, invalid
 from chassis.resource import Resource
 from chassis.service import Service
 from chassis.work import Work
@@ -51,7 +51,8 @@ async def prepare(work: Work, team: pb.Team, before: pb.Team | None) -> None:
     under = await rights.below(work, [team.id])
     if len(above) + 1 + max(under.values(), default=0) > MAX_DEPTH:
         raise invalid("parent_id", f"teams are at most {MAX_DEPTH} deep")
-    await check_size(work, above, len(await rights.members_below(work, [team.id])), "parent_id")
+    if await room(work, above) < len(await rights.members_below(work, [team.id])):
+        raise too_large("parent_id")
 
 
 RESOURCE = Resource(pb.Team, tables.teams, prepare=prepare)
@@ -69,15 +70,23 @@ async def chain(work: Work, team_id: str, field: str) -> list[str]:
     return found
 
 
-async def check_size(work: Work, above: list[str], more: int, field: str) -> None:
-    """Raises Invalid where so many further users are too many for a team that has users of its own."""
+async def room(work: Work, above: list[str], joins: str = "") -> int:
+    """How many further users there may be in the first of these teams, for each of them that has users of its own.
+
+    ``joins`` is one that is to have some.
+    """
+    left = rights.MAX_TEAM_USERS
     for team_id in above:
         # A team without users of its own shows nobody the users below it.
-        if not await work.rows(_MEMBER, {"teams": [team_id]}):
-            continue
-        if len(await rights.members_below(work, [team_id])) + more > rights.MAX_TEAM_USERS:
-            text = f"{team_id} would hold more than {rights.MAX_TEAM_USERS} users, those below it among them;"
-            raise invalid(field, f"{text} let its users see ALL, or take them out of it")
+        if team_id == joins or await work.rows(_MEMBER, {"teams": [team_id]}):
+            left = min(left, rights.MAX_TEAM_USERS - len(await rights.members_below(work, [team_id])))
+    return left
+
+
+def too_large(field: str) -> Invalid:
+    """The refusal of users for whom there is no room."""
+    text = f"a team that has users holds {rights.MAX_TEAM_USERS} at most, with those below it;"
+    return invalid(field, f"{text} let its users see ALL, or take them out of it")
 
 
 def check_may_regroup(work: Work, field: str) -> None:

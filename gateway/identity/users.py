@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from crm.gateway.v1 import user_pb2 as pb
 from email_validator import EmailNotValidError, validate_email
@@ -63,14 +64,20 @@ async def _check_roles(work: Work, user: pb.User, was: pb.User) -> None:
             await standing.keep_an_administrator(work, work.pending(Users.resource), user=user)
 
 
+# How much room the teams have that the users of one work join: nothing changes it while the work holds the lock.
+_rooms: WeakKeyDictionary[Work, dict[str, int]] = WeakKeyDictionary()
+
+
 async def _check_teams(work: Work, new: list[str]) -> None:
     teams.check_may_regroup(work, "team_ids")
     await standing.lock(work)
-    pending = sum(
-        not each.isdisjoint(new) for each in (set(user.team_ids) for user in work.pending(Users.resource).values())
-    )
+    known = _rooms.setdefault(work, {})
+    pending = sum(not set(new).isdisjoint(other.team_ids) for other in work.pending(Users.resource).values())
     for team_id in new:
-        await teams.check_size(work, await teams.chain(work, team_id, "team_ids"), pending + 1, "team_ids")
+        if team_id not in known:
+            known[team_id] = await teams.room(work, await teams.chain(work, team_id, "team_ids"), team_id)
+        if known[team_id] < pending + 1:
+            raise teams.too_large("team_ids")
 
 
 def keys(user: pb.User) -> Iterator[Key]:

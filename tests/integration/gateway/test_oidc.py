@@ -18,7 +18,7 @@ from joserfc.jwk import OctKey, RSAKey
 from tests import issuer as openid
 from tests.issuer import AUDIENCE, Issuer, new_key
 from tests.reliability.test_tokens import outcome, text
-from tests.running import Client, Running
+from tests.running import Client, Running, until
 
 _LIST_USERS = "/crm.gateway.v1.UserService/ListUsers"
 _LIST_DEALS = "/crm.sales.v1.DealService/ListDeals"
@@ -208,6 +208,21 @@ def test_users_are_made_where_the_provider_may(platform: Running, issuer: Issuer
     assert [(each["display_name"], each["external_ids"][0]["id"]) for each in made] == [("Cai Lee", "cai")]
     # The address of a user who is there already is no way in without leave to match by it.
     assert house.status(house.token(sub="other", email="ann@acme.example", email_verified=True)) == 401
+
+
+def test_users_have_the_rights_of_their_roles_and_new_ones_those_of_the_provider(
+    platform: Running, issuer: Issuer
+) -> None:
+    house = make_house(platform, issuer, create_users=True)
+    assert house.status(house.token()) == 403
+    role = house.owner.post("/v1/roles", {"display_name": "Users", "permissions": ["users.read"]})["id"]
+    house.owner.patch(f"/v1/identity_providers/{house.provider['id']}", {"role_ids": [role]})
+    token = house.token(sub="dora", name="Dora")
+    assert house.status(token) == 200
+    made = next(each for each in house.owner.get("/v1/users")["users"] if each["display_name"] == "Dora")
+    assert made["role_ids"] == [role]
+    house.owner.post(f"/v1/users/{made['id']}:suspend", {})
+    until(lambda: house.status(token) == 401, "a suspended user is out")
 
 
 def test_an_issuer_and_audience_belong_to_one_tenant(platform: Running, house: House) -> None:

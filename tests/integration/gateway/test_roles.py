@@ -133,6 +133,8 @@ def test_nobody_gives_permissions_that_they_do_not_have(
         ("/v1/users", {"display_name": "Eve", "role_ids": administrator}),
         ("/v1/service_accounts", {"display_name": "Eve", "role_ids": administrator}),
         ("/v1/api_keys", {"display_name": "Key", "scopes": ["*"]}),
+        # Within its scopes, but in another's name.
+        ("/v1/api_keys", {"display_name": "Key", "scopes": ["deals.read"], "user_id": chief}),
         (
             "/v1/identity_providers",
             {"display_name": "I", "issuer": "https://i.example", "audiences": ["a"], "role_ids": administrator},
@@ -258,3 +260,20 @@ def test_teams_are_a_tree(owner: Client) -> None:
     owner.patch(f"/v1/users/{user}", {"team_ids": []})
     assert owner.http.delete(f"/v1/teams/{made[9]}").is_success
     assert status(owner.http.patch(f"/v1/users/{user}", json={"team_ids": [made[9]]})) == (400, "FIELD_INVALID")
+
+
+def test_a_team_that_shows_its_users_to_each_other_is_bounded(owner: Client) -> None:
+    top = owner.post("/v1/teams", {"display_name": "Large"})["id"]
+    below = owner.post("/v1/teams", {"display_name": "Below", "parent_id": top})["id"]
+    for _ in range(2):
+        many = [{"user": {"display_name": "One of many", "team_ids": [below]}} for _ in range(1000)]
+        results = owner.post("/v1/users:batchCreate", {"requests": many})["results"]
+        assert all(result["outcome"] == "OUTCOME_CREATED" for result in results)
+    assert status(owner.http.post("/v1/users", json={"display_name": "X", "team_ids": [below]})) == (
+        400,
+        "FIELD_INVALID",
+    )
+    # Nobody sees by a team without users of its own.
+    other = owner.post("/v1/teams", {"display_name": "Beside", "parent_id": top})["id"]
+    owner.post("/v1/users", {"display_name": "Y", "team_ids": [other]})
+    assert status(owner.http.post("/v1/users", json={"display_name": "Z", "team_ids": [top]})) == (400, "FIELD_INVALID")
