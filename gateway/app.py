@@ -74,8 +74,7 @@ class App:
         self._authenticator = authenticator
         self._codec = codec
         self._readiness = readiness
-        self._openapi = openapi.encoded(load(), routes(), public_url)
-        self._openapi_etag = f'"{hashlib.sha256(self._openapi).hexdigest()[:16]}"'
+        self._public_url = public_url
         self.draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -180,10 +179,11 @@ class App:
             name, media = _FILES[path]
             return Answer(200, _page(name), {"content-security-policy": _PAGE_POLICY}, media)
         if path == "/openapi.json":
-            cached = {"etag": self._openapi_etag, "cache-control": "no-cache"}
-            if headers.get("if-none-match") == self._openapi_etag:
+            document, etag = await asyncio.to_thread(_openapi, self._public_url)
+            cached = {"etag": etag, "cache-control": "no-cache"}
+            if headers.get("if-none-match") == etag:
                 return Answer(304, b"", cached)
-            return Answer(200, self._openapi, cached)
+            return Answer(200, document, cached)
         if path == METADATA_PATH:
             return _json(200, self._oauth.tokens.metadata())
         if path == KEYS_PATH:
@@ -198,6 +198,13 @@ class App:
 
 def _json(status: int, value: Any) -> Answer:
     return Answer(status, msgspec.json.encode(value), {})
+
+
+@lru_cache(maxsize=1)
+def _openapi(public_url: str) -> tuple[bytes, str]:
+    """The document, made when it is first asked for, and its etag."""
+    document = openapi.encoded(load(), routes(), public_url)
+    return document, f'"{hashlib.sha256(document).hexdigest()[:16]}"'
 
 
 @lru_cache(maxsize=len(_FILES))

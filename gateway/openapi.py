@@ -8,18 +8,28 @@ import msgspec
 from google.protobuf.descriptor import FieldDescriptor
 
 from chassis.contract import Contract, Method
+from chassis.query.page import MAX_SIZE
+from chassis.service import DEFAULT_DEADLINE_S, MAX_DEADLINE_S
+from chassis.standard import MAX_BATCH
+from gateway import failures
 from gateway.contract import Route, Routes
+from gateway.examples import Examples
 from gateway.identity.oauth import TOKEN_PATH
 from gateway.schemas import Schema, Schemas
+from gateway.transcode import BODY_LIMIT
 from gateway.transcode.request import resource_field
 
 _VERSION = "1.0.0"
-_INTRODUCTION = """\
+_INTRODUCTION = f"""\
 Rapport is an open CRM platform. Every call carries `Authorization: Bearer <API key>`.
 
 JSON names are in snake_case. Unknown fields, parameters and enum names are refused, never ignored. Times are in UTC, \
 64-bit integers are strings, money is exact. A change is safe to repeat with the header `Idempotency-Key` and \
 conditional with `If-Match`. Every reply carries its trace in `x-trace-id`.
+
+Limits: a page has at most {MAX_SIZE:,} records, a batch {MAX_BATCH:,} items, a body {BODY_LIMIT // 2**20} MiB, a call \
+{DEFAULT_DEADLINE_S:g} s (at most {MAX_DEADLINE_S:g} s, by `x-server-timeout`). `ratelimit` and `ratelimit-policy` \
+tell what is left of a caller's rate; 429 comes with `retry-after`. `GET /v1/limits` tells them all.
 
 The same methods stand open over gRPC, with reflection and health.
 """
@@ -69,11 +79,6 @@ _ERROR: Schema = {
         }
     },
 }
-_TRACE_HEADER = {
-    "description": "The trace of this call, 32 hexadecimal digits.",
-    "schema": {"type": "string"},
-}
-_ETAG_HEADER = {"description": "The record's etag; goes into If-Match.", "schema": {"type": "string"}}
 _IF_MATCH: Schema = {
     "name": "If-Match",
     "in": "header",
@@ -117,15 +122,27 @@ def document(contract: Contract, routes: Routes, server_url: str) -> dict[str, A
         "components": {
             "schemas": dict(sorted(schemas.components.items())),
             "securitySchemes": _security(server_url),
-            "responses": {
-                "Error": {
-                    "description": "The call failed.",
-                    "headers": {"x-trace-id": _TRACE_HEADER},
-                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
-                }
-            },
+            "headers": failures.HEADERS,
+            "parameters": {each["name"]: each for each in (_IF_MATCH, _IDEMPOTENCY_KEY, _LAST_EVENT_ID)},
+            "examples": _examples(schemas, paths),
+            "responses": failures.components(contract),
         },
     }
+
+
+def _examples(schemas: Schemas, paths: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """An example of every body and reply, which refers to it; one that several show stands here once."""
+    examples, found = Examples(schemas.components), {}
+    for operation in (each for verbs in paths.values() for each in verbs.values()):
+        shown = [(operation["responses"]["200"], "Reply", False), (operation.get("requestBody"), "Body", True)]
+        for part, suffix, sent in shown:
+            for content in part["content"].values() if part else ():
+                reference = content["schema"].get("$ref", "").rpartition("/")[2]
+                name = f"{reference or operation['operationId']}{suffix}"
+                if name not in found:
+                    found[name] = {"value": examples.of(content["schema"], sent=sent)}
+                content["examples"] = {"default": {"$ref": f"#/components/examples/{name}"}}
+    return dict(sorted(found.items()))
 
 
 def _security(server_url: str) -> dict[str, Schema]:
@@ -171,7 +188,7 @@ def _operation(contract: Contract, schemas: Schemas, route: Route) -> dict[str, 
         "summary": comment.partition(". ")[0].rstrip("."),
         "description": "\n\n".join([comment, *_facts(method)]),
         "parameters": _parameters(schemas, route),
-        "responses": {"200": _answer(schemas, method), "default": {"$ref": "#/components/responses/Error"}},
+        "responses": _answers(schemas, route),
         "x-permission": method.permission,
     }
     if method.emits:
@@ -214,12 +231,30 @@ def _parameters(schemas: Schemas, route: Route) -> list[Schema]:
         found += [_parameter(schemas, each, "query") for each in request.fields if each.name not in bound]
     if route.method.writes:
         if "request_id" in request.fields_by_name:
-            found.append(_IDEMPOTENCY_KEY)
-        if "etag" in request.fields_by_name or (route.verb == "PATCH" and resource_field(request)):
-            found.append(_IF_MATCH)
+            found.append(_shared(_IDEMPOTENCY_KEY))
+        if _conditional(route):
+            found.append(_shared(_IF_MATCH))
     if route.method.streams:
-        found.append(_LAST_EVENT_ID)
+        found.append(_shared(_LAST_EVENT_ID))
     return found
+
+
+def _shared(parameter: Schema) -> Schema:
+    return {"$ref": f"#/components/parameters/{parameter['name']}"}
+
+
+def _conditional(route: Route) -> bool:
+    request = route.method.descriptor.input_type
+    named = "etag" in request.fields_by_name or (route.verb == "PATCH" and resource_field(request) is not None)
+    return route.method.writes and named
+
+
+def _answers(schemas: Schemas, route: Route) -> dict[str, Any]:
+    method = route.method
+    finds = bool(route.path_fields) or method.writes
+    failed = failures.answers(method, finds=finds, conditional=_conditional(route), body=bool(route.body))
+    default = {"$ref": "#/components/responses/Error"}
+    return {"200": _answer(schemas, method), **failed, "default": default}
 
 
 def _parameter(schemas: Schemas, field: FieldDescriptor, place: str) -> Schema:
@@ -235,9 +270,9 @@ def _parameter(schemas: Schemas, field: FieldDescriptor, place: str) -> Schema:
 
 def _answer(schemas: Schemas, method: Method) -> dict[str, Any]:
     reply = method.descriptor.output_type
-    headers: dict[str, Any] = {"x-trace-id": _TRACE_HEADER}
+    headers = {each: failures.header(each) for each in ("x-trace-id", "ratelimit", "ratelimit-policy")}
     if "etag" in reply.fields_by_name:
-        headers["ETag"] = _ETAG_HEADER
+        headers["ETag"] = failures.header("etag")
     schema = schemas.message(reply)
     if method.streams:
         text = "Server-sent events. The `data` of each is this object, its `id` the replay id."

@@ -50,18 +50,10 @@ function fields(schema, depth = 0) {
   return element("table", {}, ...rows);
 }
 
-function example(schema, depth = 0) {
-  const real = resolve(schema);
-  if (real.examples) return real.examples[0];
-  if (real.enum) return real.enum[1] || real.enum[0];
-  if (real.type === "array") return depth > 2 ? [] : [example(real.items, depth + 1)];
-  if (real.properties) {
-    const wanted = Object.entries(real.properties).filter(([name, field]) => !field.readOnly && name !== "etag");
-    const required = real.required || [];
-    const shown = wanted.filter(([name]) => required.includes(name));
-    return Object.fromEntries((shown.length ? shown : wanted.slice(0, 3)).map(([name, field]) => [name, example(field, depth + 1)]));
-  }
-  return { string: "", integer: 0, number: 0, boolean: false, object: {} }[real.type] ?? null;
+// The example of a body or a reply, which stands among the components.
+function example(part) {
+  const { $ref } = Object.values(part.content)[0].examples.default;
+  return api.components.examples[$ref.split("/").pop()].value;
 }
 
 async function send(operation, form, output) {
@@ -92,7 +84,7 @@ async function send(operation, form, output) {
 }
 
 function tryOut(operation) {
-  const rows = (operation.parameters || []).map((parameter) => {
+  const rows = operation.parameters.map((parameter) => {
     const input = element("input", { name: parameter.name, placeholder: (parameter.schema.examples || [""])[0], ariaLabel: parameter.name });
     input.dataset.in = parameter.in;
     if (parameter.schema.type === "array") input.dataset.list = "1";
@@ -101,7 +93,7 @@ function tryOut(operation) {
       element("td", {}, input, element("div", { className: "note", textContent: `${parameter.in} · ${typeName(parameter.schema)} · ${parameter.description}` })));
   });
   const schema = operation.requestBody?.content["application/json"].schema;
-  const text = schema ? element("textarea", { value: JSON.stringify(example(schema), null, 2), ariaLabel: "Body" }) : null;
+  const text = schema ? element("textarea", { value: JSON.stringify(example(operation.requestBody), null, 2), ariaLabel: "Body" }) : null;
   const output = element("pre", { textContent: "The reply shows here." });
   const form = element("form", {}, element("table", {}, ...rows), text, element("p", {}, element("button", { textContent: "Send" })), output);
   const streams = "text/event-stream" in (operation.responses["200"].content || {});
@@ -127,6 +119,7 @@ function show(id) {
     element("h3", { textContent: "Try it" }), tryOut(operation),
     schema ? element("h3", { textContent: "Body" }) : null, schema ? fields(schema) : null,
     element("h3", { textContent: "Reply" }), fields(answer),
+    element("pre", { textContent: JSON.stringify(example(operation.responses["200"]), null, 2) }),
   ].filter(Boolean));
   window.scrollTo(0, 0);
 }
@@ -145,7 +138,8 @@ async function start() {
   api = await (await fetch("/openapi.json")).json();
   for (const [path, verbs] of Object.entries(api.paths)) {
     for (const [verb, operation] of Object.entries(verbs)) {
-      const names = (operation.parameters || []).map((parameter) => parameter.name).join(" ");
+      operation.parameters = operation.parameters.map((each) => each.$ref ? api.components.parameters[each.$ref.split("/").pop()] : each);
+      const names = operation.parameters.map((parameter) => parameter.name).join(" ");
       const text = `${operation.operationId} ${verb} ${path} ${operation.description} ${names}`.toLowerCase();
       operations.push({ ...operation, path, verb, text });
     }

@@ -62,7 +62,7 @@ def test_limits_and_what_only_the_server_sets_are_told() -> None:
     assert contact["id"]["readOnly"]
     assert contact["given_name"]["maxLength"] == 200
     assert contact["emails"]["maxItems"] == 50
-    parameters = {each["name"]: each for each in document()["paths"]["/v1/contacts"]["get"]["parameters"]}
+    parameters = {each.get("name"): each for each in document()["paths"]["/v1/contacts"]["get"]["parameters"]}
     assert parameters["page_size"]["schema"] == {"type": "integer", "format": "int32", "minimum": 0}
 
 
@@ -79,3 +79,39 @@ def test_bodies_are_told_apart(path: str, verb: str, good: object, bad: object) 
     check = Draft202012Validator({**schema, "components": document()["components"]})
     assert check.is_valid(good)
     assert not check.is_valid(bad)
+
+
+@cache
+def bodies_and_replies() -> list[tuple[str, dict[str, Any], object]]:
+    found = []
+    for operation in operations():
+        for part in (operation.get("requestBody"), operation["responses"]["200"]):
+            for content in part["content"].values() if part else ():
+                name = content["examples"]["default"]["$ref"].rpartition("/")[2]
+                example = document()["components"]["examples"][name]["value"]
+                found.append((operation["operationId"], content["schema"], example))
+    return found
+
+
+def test_every_body_and_every_reply_has_an_example_that_fits_it() -> None:
+    assert len(bodies_and_replies()) >= len(operations())
+    for name, schema, example in bodies_and_replies():
+        check = Draft202012Validator({**schema, "components": document()["components"]})
+        assert not [f"{name}: {each.json_path}: {each.message}" for each in check.iter_errors(example)]
+
+
+def test_every_operation_tells_the_errors_it_can_answer_with() -> None:
+    responses = document()["components"]["responses"]
+    for operation in operations():
+        told = set(operation["responses"])
+        assert told >= {"400", "401", "403", "429", "503", "504"}
+        assert {"$ref": "#/components/parameters/If-Match"} not in operation["parameters"] or "412" in told
+    check = Draft202012Validator({"$ref": "#/components/schemas/Error", "components": document()["components"]})
+    for name, response in responses.items():
+        assert {"ratelimit", "ratelimit-policy"} <= set(response["headers"])
+        assert name == "Error" or check.is_valid(response["content"]["application/json"]["example"])
+    assert "retry-after" in responses["Exhausted"]["headers"]
+
+
+def test_it_stays_small_enough_to_be_loaded_by_a_page() -> None:
+    assert len(encoded(load(), routes(), "http://127.0.0.1:8080")) < 2_000_000
