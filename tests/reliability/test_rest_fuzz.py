@@ -59,7 +59,7 @@ class Document:
         path, query, headers = operation.path, list[tuple[str, str]](), dict[str, str]()
         for each in operation.said.get("parameters", []):
             if "$ref" in each:
-                each = self.said["components"]["parameters"][each["$ref"].rpartition("/")[2]]  # noqa: PLW2901
+                each = self.said["components"]["parameters"][each["$ref"].rpartition("/")[2]]
             if each["in"] == "path":
                 path = path.replace(
                     f"{{{each['name']}}}", quote(self.text_of(each["schema"], each["name"]), safe="") or "x"
