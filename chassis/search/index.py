@@ -23,6 +23,8 @@ Arrays = dict[str, list[Any]]
 # Words whose spellings this process knows to be kept, by tenant. It forgets them all when they are too many.
 _known: set[tuple[UUID, str]] = set()
 _MOST_KNOWN: Final = 100_000
+# So much of a word's beginning is always one of its spellings.
+_BEGINNING: Final = 7
 # A record as it was, None for a new one, and as it is.
 End = tuple[Message | None, Message]
 
@@ -61,7 +63,8 @@ async def spelling_rows(tx: Tx, new: Arrays) -> Arrays:
     }
     if not wanted:
         return {}
-    rows = await tx.rows_alone(_kept(tx.schema.search_spellings), {"words": sorted(wanted)})
+    asked = {"words": sorted(wanted), "beginnings": sorted({word[:_BEGINNING] for word in wanted})}
+    rows = await tx.rows_alone(_kept(tx.schema.search_spellings), asked)
     if len(_known) > _MOST_KNOWN:
         _known.clear()
     for row in rows:
@@ -93,7 +96,7 @@ def _kept(table: Table) -> Executable:
         .distinct()
         .where(
             table.c.tenant_id == bindparam("tenant"),
-            table.c.spelling.in_(select(func.left(func.unnest(bindparam("words", type_=ARRAY(Text))), 7))),
+            table.c.spelling == func.any(bindparam("beginnings", type_=ARRAY(Text))),
             table.c.word == func.any(bindparam("words", type_=ARRAY(Text))),
         )
     )

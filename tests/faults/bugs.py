@@ -140,10 +140,10 @@ _ledger_rows: ContextVar[list[dict[str, Any]] | None] = ContextVar("ledger rows"
 
 
 def _without_ledger(write: Any) -> Any:
-    async def _write_together(self: Any, changes: Any, **others: Any) -> None:
+    async def _write_together(self: Any, changes: Any, index: Any, **others: Any) -> None:
         if (kept := _ledger_rows.get()) is not None:
             kept += others.pop("ledger")
-        await write(self, changes, **others)
+        await write(self, changes, index, **others)
 
     return _write_together
 

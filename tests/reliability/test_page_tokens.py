@@ -98,7 +98,9 @@ def test_no_service_takes_a_token_of_another_tenant_or_query(platform: Running, 
     dice = random.Random(seed)
     theirs, ours = World(platform.tenant("Tokens of others"), "Secretary"), World(platform.tenant("Tokens"), "Openly")
     tokens = {method.path: token for method in PAGED if (token := _token(theirs, method))}
-    assert len(tokens) > len(PAGED) / 2
+    # A record's revisions fill one page here: it was made, and no more.
+    lists = [each for each in PAGED if not each.name.endswith("Revisions")]
+    assert len(tokens) > len(lists) / 2
     outcomes = []
     for method in PAGED:
         asked = request(ours, method)
