@@ -26,6 +26,7 @@ COPY chassis chassis
 COPY services services
 COPY gateway gateway
 COPY cli cli
+COPY docs docs
 COPY deploy/__init__.py deploy/topology.py deploy/
 RUN cp -r /build/gen gen && find . -name '*.pyi' -not -path './venv/*' -delete \
     && venv/bin/python -m compileall -q --invalidation-mode unchecked-hash chassis services gateway cli deploy gen \

@@ -20,7 +20,7 @@ from chassis import telemetry
 from chassis.context import Caller
 from chassis.contract import load
 from chassis.errors import DeadlineExceeded, Failure, Internal, Invalid, Reason
-from gateway import errors, openapi, sse
+from gateway import errors, guides, openapi, sse
 from gateway.admission import Admission
 from gateway.contract import Route, routes
 from gateway.http import WHOLE
@@ -178,6 +178,8 @@ class App:
         if path in _FILES:
             name, media = _FILES[path]
             return Answer(200, _page(name), {"content-security-policy": _PAGE_POLICY}, media)
+        if path.startswith("/docs/") and (guide := guides.page(path)) is not None:
+            return Answer(200, guide, {"content-security-policy": _PAGE_POLICY}, "text/html; charset=utf-8")
         if path == "/openapi.json":
             document, etag = await asyncio.to_thread(_openapi, self._public_url)
             cached = {"etag": etag, "cache-control": "no-cache"}
