@@ -20,7 +20,7 @@ from chassis import telemetry
 from chassis.context import Caller
 from chassis.contract import load
 from chassis.errors import DeadlineExceeded, Failure, Internal, Invalid, Reason
-from gateway import errors, guides, openapi, sse
+from gateway import errors, guides, mcp, openapi, sse
 from gateway.admission import Admission
 from gateway.contract import Route, routes
 from gateway.http import WHOLE
@@ -73,6 +73,7 @@ class App:
         self._limits = limits
         self._authenticator = authenticator
         self._codec = codec
+        self._agents = mcp.Agents(proxy, codec)
         self._readiness = readiness
         self._public_url = public_url
         self.draining = False
@@ -129,6 +130,8 @@ class App:
             return page
         if verb == "POST" and raw_path == TOKEN_PATH:
             return await self._token(scope, receive, headers)
+        if raw_path == mcp.PATH:
+            return await self._agent(scope, receive, headers, request_id, told)
         route, path_values = routes().find(verb, raw_path)
         if span.is_recording():
             span.update_name(f"{verb} {route.template}")
@@ -162,6 +165,26 @@ class App:
             except Refusal as refusal:
                 challenge = {"www-authenticate": 'Basic realm="rapport"'} if refusal.status == 401 else {}
                 return Answer(refusal.status, msgspec.json.encode(refusal.body), challenge)
+
+    async def _agent(
+        self, scope: Scope, receive: Receive, headers: Mapping[str, str], request_id: str, told: dict[str, str]
+    ) -> Answer:
+        """What an agent is told, with the same rights and limits as every caller."""
+        if scope["method"] != "POST":
+            text = f"{mcp.PATH} takes POST only: it keeps no sessions and opens no streams"
+            raise Invalid(Reason.REASON_HTTP_METHOD_NOT_ALLOWED, text, metadata={"allow": "POST"})
+        _refuse_doubled(scope)
+        authorization = headers.get("authorization", "")
+        if self._admission.closed(authorization, reads=True):
+            raise self._admission.gate.refusal()
+        caller = await self._authenticator.caller(authorization)
+        self._admission.learn(authorization, caller.tenant)
+        telemetry.note_tenant(caller.tenant)
+        body = await _read_body(receive, headers)
+        self._limits.spend(caller, len(body), told)
+        async with self._admission.gate.enter(caller.tenant, reads=True):
+            said = await self._agents.answer(body, caller, _timeout_s(headers), request_id)
+        return Answer(202, b"", {}) if said is None else Answer(200, said, {})
 
     async def _stream(
         self, route: Route, request: bytes, caller: Caller, headers: Mapping[str, str]

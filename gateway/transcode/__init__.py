@@ -13,6 +13,7 @@ from chassis.contract import Method, inner, is_repeated, is_resource, load
 from gateway.contract import Route
 from gateway.transcode import request
 from gateway.transcode.body import BODY_LIMIT, too_large
+from gateway.transcode.fault import Fault
 from gateway.transcode.pages import records_of
 from gateway.transcode.reader import Reader
 from gateway.transcode.request import HttpCall
@@ -55,6 +56,15 @@ class Transcoder:
     def request(self, route: Route, call: HttpCall) -> bytes:
         """The request's bytes. Raises Invalid where it cannot be read, Exhausted for too large a body."""
         return request.build(self._reader, route, call).SerializeToString()
+
+    def message(self, method: Method, value: object) -> bytes:
+        """The bytes of a request that a JSON value says. Raises Invalid, naming what was wrong and where."""
+        request = method.request()
+        try:
+            self._reader.fill(request, value)
+        except Fault as fault:
+            raise fault.failure() from None
+        return request.SerializeToString()
 
     def reply(self, method: Method, data: bytes) -> Reply:
         """The reply's JSON, and the etag of the record where the reply is one."""
