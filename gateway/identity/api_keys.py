@@ -24,13 +24,14 @@ from gateway.identity.users import Users
 
 async def prepare(work: Work, key: pb.ApiKey, before: pb.ApiKey | None) -> None:
     """Checks what needs more than the contract's rules."""
+    was = before or pb.ApiKey()
     # The first key of a new tenant is made by the platform's operator, who has no scopes in there.
     if (caller := rights.grantor(work)) is not None:
-        new = key.scopes if before is None else set(key.scopes) - set(before.scopes)
+        # Old scopes may reach beyond whom they were for: for another, or nobody, they are given anew.
+        new = set(key.scopes) - set(was.scopes) if _whom(key) == _whom(was) else key.scopes
         scopes.check(new, caller)
     if not key.scopes:
         raise invalid("scopes", "it must hold at least one permission")
-    was = before or pb.ApiKey()
     if (
         key.HasField("expire_time")
         and key.expire_time != was.expire_time

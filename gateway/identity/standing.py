@@ -10,12 +10,12 @@ from sqlalchemy import bindparam, func, or_, select
 from chassis import ids
 from chassis.errors import Precondition, Reason, invalid
 from chassis.work import Work
-from gateway.identity.rights import live_roles
+from gateway.identity.rights import combined, live_roles
 from gateway.identity.tables import api_keys, identity_providers, roles, service_accounts, users
 
 _LOCK = select(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("room"), 0)))
 _ADMINISTRATOR: Final = "*"
-_GIVING_ALL = select(roles.c.id).where(
+_PERMITTING_ALL = select(roles.c.record).where(
     roles.c.tenant_id == bindparam("tenant"),
     roles.c.delete_time.is_(None),
     func.array_position(roles.c.permissions, _ADMINISTRATOR).is_not(None),
@@ -83,12 +83,13 @@ async def keep_an_administrator(
     user: user_pb2.User | None = None,
     role: role_pb2.Role | None = None,
 ) -> None:
-    """Raises Precondition where a change leaves nobody whose role gives everything.
+    """Raises Precondition where a change leaves nobody whose role gives and shows everything.
 
     ``user`` or ``role`` is what changes, as it will be; ``pending`` are the users who change in the same work.
     """
     await lock(work)
-    giving = {ids.encode("role", row.id) for row in await work.rows(_GIVING_ALL)}
+    known = [role_pb2.Role.FromString(row.record) for row in await work.rows(_PERMITTING_ALL)]
+    giving = {each.id for each in known if gives_all(each)}
     if role is not None:
         giving.discard(role.id)
     found = await work.rows(_HOLDERS, {"roles": sorted(giving)}) if giving else []
@@ -97,13 +98,17 @@ async def keep_an_administrator(
         stays = is_active(each) and not giving.isdisjoint(each.role_ids)
         left = left | {each.id} if stays else left - {each.id}
     if not left:
-        text = "nobody would be left whose role gives every permission; give it to another active user first"
+        text = "nobody would be left whose role gives and shows everything; give it to another active user first"
         raise Precondition(Reason.REASON_STATE_INVALID, text)
 
 
 def gives_all(role: role_pb2.Role) -> bool:
-    """Whether a role gives every permission in the tenant."""
-    return _ADMINISTRATOR in role.permissions and not role.HasField("delete_time")
+    """Whether a role gives every permission in the tenant and hides nothing.
+
+    Whoever sees part alone can show nobody the rest, so such users could never make an administrator again.
+    """
+    full = _ADMINISTRATOR in role.permissions and not role.HasField("delete_time")
+    return full and combined([role]).access is None
 
 
 def is_active(user: user_pb2.User) -> bool:

@@ -157,6 +157,23 @@ def test_nobody_gives_permissions_that_they_do_not_have(
     client.patch(f"/v1/roles/{small}", {"permissions": [*may[:-1]]})
 
 
+def test_a_key_gives_no_more_in_another_s_name(platform: Running, owner: Client, usual: dict[str, str]) -> None:
+    seeing = owner.get(f"/v1/roles/{usual['Read-only']}")["permissions"]
+    small = role(owner, *seeing, "users.*", "api_keys.*", default_visibility="VISIBILITY_ALL")
+    user = owner.post("/v1/users", {"display_name": "Eve", "role_ids": [small]})["id"]
+    key = owner.post("/v1/api_keys", {"display_name": "Key", "scopes": ["*"], "user_id": user})
+    client = platform.client(key["secret"], owner.tenant)
+    # Nothing narrows what they see, so only the scopes are in the way.
+    assert {each["visibility"] for each in client.get("/v1/me")["visibility"]} == {"VISIBILITY_ALL"}
+    bare = client.post("/v1/users", {"display_name": "Without roles"})["id"]
+    path = f"/v1/api_keys/{key['id']}"
+    assert denied(client.http.patch(path, params={"update_mask": "userId"}, json={}))
+    assert denied(client.http.patch(path, json={"user_id": bare}))
+    assert owner.get(path)["user_id"] == user
+    # With no more than they have it may change hands.
+    client.patch(path, {"user_id": bare, "scopes": ["deals.read"]})
+
+
 def test_nobody_shows_others_what_they_do_not_see(platform: Running, owner: Client) -> None:
     may = ["roles.*", "users.*", "teams.*", "api_keys.*", "service_accounts.*", "deals.*"]
     rules = [
@@ -202,11 +219,15 @@ def test_the_last_administrator_stays(platform: Running) -> None:
     first, second = (owner.post("/v1/users", {"display_name": n, "role_ids": [admin]})["id"] for n in "AB")
     owner.patch(f"/v1/users/{second}", {"role_ids": []})
     batch = {"requests": [{"id": first}], "atomic": True}
+    hidden = {"resource": "deal", "field": "amount", "access": "FIELD_ACCESS_HIDDEN"}
     for answer in (
         owner.http.patch(f"/v1/users/{first}", json={"role_ids": []}),
         owner.http.post(f"/v1/users/{first}:suspend", json={}),
         owner.http.delete(f"/v1/users/{first}"),
         owner.http.patch(f"/v1/roles/{admin}", json={"permissions": ["deals.read"]}),
+        # Who sees part alone could never show anybody everything again.
+        owner.http.patch(f"/v1/roles/{admin}", json={"default_visibility": "VISIBILITY_OWN"}),
+        owner.http.patch(f"/v1/roles/{admin}", json={"field_rules": [hidden]}),
         owner.http.post("/v1/users:batchDelete", json=batch),
     ):
         assert status(answer) == (400, "STATE_INVALID")
