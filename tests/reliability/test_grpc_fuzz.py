@@ -103,7 +103,7 @@ def test_no_bytes_look_like_a_fault_of_ours(
 
     asyncio.run(one_round())
     before = memory(platform)
-    wanted, rounds = scale(5, 100_000 // 6), 1
+    wanted, rounds = scale(3, 100_000 // 6), 1
     while rounds < wanted and time_left():
         asyncio.run(one_round())
         rounds += 1
