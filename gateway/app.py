@@ -138,22 +138,30 @@ class App:
         if len(headers) != len(scope["headers"]):
             _refuse_doubled(scope)
         timeout_s = _timeout_s(headers)
-        authorization = headers.get("authorization", "")
-        if self._admission.closed(authorization, reads=not route.method.writes):
-            raise self._admission.gate.refusal()
-        caller = await self._authenticator.caller(authorization)
-        self._admission.learn(authorization, caller.tenant)
-        telemetry.note_tenant(caller.tenant)
-        body = await _read_body(receive, headers)
-        self._limits.spend(caller, len(body), told)
+        reads = not route.method.writes
+        caller, body = await self._let_in(receive, headers, told, reads=reads)
         query = scope["query_string"].decode("latin-1")
-        async with self._admission.gate.enter(caller.tenant, reads=not route.method.writes):
+        async with self._admission.gate.enter(caller.tenant, reads=reads):
             request = self._codec.request(route, HttpCall(path_values, query, headers, body))
             if route.method.streams:
                 return await self._stream(route, request, caller, headers)
             answer = await self._proxy.unary(route.method, request, caller, timeout_s, request_id)
             reply = self._codec.reply(route.method, answer)
         return Answer(200, reply.body, {"etag": reply.etag} if reply.etag else {})
+
+    async def _let_in(
+        self, receive: Receive, headers: Mapping[str, str], told: dict[str, str], *, reads: bool
+    ) -> tuple[Caller, bytes]:
+        """The caller, where there is room and it may go on asking, and the whole body."""
+        authorization = headers.get("authorization", "")
+        if self._admission.closed(authorization, reads=reads):
+            raise self._admission.gate.refusal()
+        caller = await self._authenticator.caller(authorization)
+        self._admission.learn(authorization, caller.tenant)
+        telemetry.note_tenant(caller.tenant)
+        body = await _read_body(receive, headers)
+        self._limits.spend(caller, len(body), told)
+        return caller, body
 
     async def _token(self, scope: Scope, receive: Receive, headers: Mapping[str, str]) -> Answer:
         """An access token, or an error in the form of RFC 6749."""
@@ -174,14 +182,7 @@ class App:
             text = f"{mcp.PATH} takes POST only: it keeps no sessions and opens no streams"
             raise Invalid(Reason.REASON_HTTP_METHOD_NOT_ALLOWED, text, metadata={"allow": "POST"})
         _refuse_doubled(scope)
-        authorization = headers.get("authorization", "")
-        if self._admission.closed(authorization, reads=True):
-            raise self._admission.gate.refusal()
-        caller = await self._authenticator.caller(authorization)
-        self._admission.learn(authorization, caller.tenant)
-        telemetry.note_tenant(caller.tenant)
-        body = await _read_body(receive, headers)
-        self._limits.spend(caller, len(body), told)
+        caller, body = await self._let_in(receive, headers, told, reads=True)
         async with self._admission.gate.enter(caller.tenant, reads=True):
             said = await self._agents.answer(body, caller, _timeout_s(headers), request_id)
         return Answer(202, b"", {}) if said is None else Answer(200, said, {})

@@ -6,21 +6,21 @@ import asyncio
 import time
 from collections.abc import Iterable
 from itertools import groupby
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from crm.gateway.v1 import batch_pb2 as pb
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
 from chassis import telemetry
-from chassis.context import Call, Caller
-from chassis.contract import Method
+from chassis.context import Call
 from chassis.errors import DeadlineExceeded, Exhausted, Failure, Invalid, Reason, invalid
 from chassis.service import Service, saga
 from gateway import errors
 from gateway.admission import Admission
 from gateway.contract import Route, routes
 from gateway.limits import Limits
+from gateway.proxy import Proxy
 from gateway.transcode import BODY_LIMIT, HttpCall, Transcoder
 
 _METHOD: Final = "/crm.gateway.v1.BatchService/Batch"
@@ -31,15 +31,6 @@ _AT_ONCE: Final = 8
 _SHARE: Final = 0.9
 # From here on a double no longer holds every integer.
 _INEXACT: Final = 2.0**53
-
-
-class Proxy(Protocol):
-    """What hands a call on to the service that serves it."""
-
-    async def unary(
-        self, method: Method, request: bytes, caller: Caller, timeout_s: float | None, request_id: str
-    ) -> bytes:
-        """The reply's bytes. Raises the failure that the service answered with."""
 
 
 class Door(NamedTuple):

@@ -7,9 +7,10 @@ other. Without sessions: each request stands by itself, on any gateway (https://
 
 from __future__ import annotations
 
+import asyncio
 import re
-from functools import cached_property
-from typing import Any, Final, NamedTuple, Protocol
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -17,8 +18,10 @@ from chassis.context import Caller
 from chassis.contract import Method, load
 from chassis.errors import Failure, Invalid, Reason
 from gateway import errors
+from gateway.proxy import Proxy
 from gateway.schemas import Schema, Schemas
 from gateway.transcode import Transcoder
+from gateway.transcode.scalars import snake
 
 PATH: Final = "/mcp"
 _VERSIONS: Final = ("2025-06-18", "2025-03-26")
@@ -28,15 +31,6 @@ _INSTRUCTIONS: Final = (
 )
 _UNKNOWN_METHOD, _BAD_PARAMS = -32601, -32602
 _COMPONENTS: Final = re.compile(r"#/components/schemas/([\w.]+)")
-
-
-class Proxy(Protocol):
-    """What hands a call on to the service that serves it."""
-
-    async def unary(
-        self, method: Method, request: bytes, caller: Caller, timeout_s: float | None, request_id: str
-    ) -> bytes:
-        """The reply's bytes. Raises the failure that the service answered with."""
 
 
 class Tool(NamedTuple):
@@ -52,30 +46,6 @@ class Agents:
     def __init__(self, proxy: Proxy, codec: Transcoder) -> None:
         self._proxy = proxy
         self._codec = codec
-
-    @cached_property
-    def _tools(self) -> dict[str, Tool]:
-        """Every reading method, by its tool's name."""
-        contract, found = load(), {}
-        schemas = Schemas(contract)
-        for method in contract.methods.values():
-            if (
-                method.writes
-                or method.streams
-                or method.internal
-                or method.http is None
-                or method.http.verb.upper() != "GET"
-            ):
-                continue
-            name = re.sub(r"(?<!^)(?=[A-Z])", "_", method.name).lower()
-            told = {
-                "name": name,
-                "description": contract.comment(method.descriptor.full_name),
-                "inputSchema": _whole(schemas, method),
-                "annotations": {"readOnlyHint": True, "openWorldHint": False},
-            }
-            found[name] = Tool(method, told)
-        return found
 
     async def answer(self, body: bytes, caller: Caller, timeout_s: float | None, request_id: str) -> bytes | None:
         """The answer to a JSON-RPC message; None to a notification. Raises Invalid for what is no such message."""
@@ -108,7 +78,8 @@ class Agents:
             case "ping":
                 return _result()
             case "tools/list":
-                return _result(tools=[each.told for each in self._tools.values() if caller.may(each.method.permission)])
+                tools = await asyncio.to_thread(_tools)
+                return _result(tools=[each.told for each in tools.values() if caller.may(each.method.permission)])
             case "tools/call":
                 return await self._call(params, caller, timeout_s, request_id)
         return {"error": {"code": _UNKNOWN_METHOD, "message": f"there is no method '{method[:100]}'"}}
@@ -116,7 +87,7 @@ class Agents:
     async def _call(
         self, params: dict[str, Any], caller: Caller, timeout_s: float | None, request_id: str
     ) -> dict[str, Any]:
-        tool = self._tools.get(str(params.get("name")))
+        tool = (await asyncio.to_thread(_tools)).get(str(params.get("name")))
         if tool is None or not caller.may(tool.method.permission):
             return {
                 "error": {"code": _BAD_PARAMS, "message": "there is no such tool; tools/list names those there are"}
@@ -132,21 +103,39 @@ class Agents:
         return _result(content=[{"type": "text", "text": shown.decode()}], structuredContent=msgspec.Raw(shown))
 
 
+@lru_cache(maxsize=1)
+def _tools() -> dict[str, Tool]:
+    """Every reading method, by its tool's name. Made when an agent first asks, which takes a while."""
+    contract, found = load(), {}
+    schemas = Schemas(contract)
+    for method in contract.methods.values():
+        # GET alone: a method that makes a token or keeps a place emits nothing, and is no reading.
+        if method.writes or method.streams or method.http is None or method.http.verb != "get":
+            continue
+        name = snake(method.name).lower()
+        told = {
+            "name": name,
+            "description": contract.comment(method.descriptor.full_name),
+            "inputSchema": _whole(schemas, method),
+            "annotations": {"readOnlyHint": True, "openWorldHint": False},
+        }
+        found[name] = Tool(method, told)
+    return found
+
+
 def _result(**members: Any) -> dict[str, Any]:
     return {"result": members}
 
 
 def _whole(schemas: Schemas, method: Method) -> Schema:
     """The schema of a method's request, with all that it refers to inside."""
-    top = schemas.rest(method.descriptor.input_type, ("no field",))
-    wanted, inside = _named(top), {}
+    (name,) = _named(schemas.message(method.descriptor.input_type))
+    wanted, inside = {name}, {}
     while wanted:
-        name = wanted.pop()
-        inside[name] = schemas.components[name]
-        wanted |= _named(inside[name]) - inside.keys()
-    whole = (
-        {**top, "$defs": inside, "additionalProperties": False} if inside else {**top, "additionalProperties": False}
-    )
+        each = wanted.pop()
+        inside[each] = schemas.components[each]
+        wanted |= _named(inside[each]) - inside.keys()
+    whole = {**inside.pop(name), "additionalProperties": False} | ({"$defs": inside} if inside else {})
     found: Schema = msgspec.json.decode(_COMPONENTS.sub(r"#/$defs/\1", msgspec.json.encode(whole).decode()))
     return found
 

@@ -10,7 +10,7 @@ from chassis.resource import Resource
 from chassis.rows import timestamp
 from chassis.service import Platform, Service
 from chassis.work import Work
-from gateway.identity import rights, standing, tables
+from gateway.identity import standing, tables
 from gateway.identity.tables import issuers
 from gateway.outbound import Outbound, Refused
 
@@ -32,9 +32,7 @@ async def prepare(work: Work, provider: pb.IdentityProvider, before: pb.Identity
     """Checks what needs more than the contract's rules, and binds issuer and audiences to the tenant."""
     if not provider.audiences:
         raise invalid("audiences", "it must hold at least one audience")
-    new = sorted(set(provider.role_ids) - set(before.role_ids if before is not None else ()))
-    if new:
-        rights.check_grant(rights.grantor(work), await standing.roles_for(work, new), "role_ids")
+    await standing.check_given(work, provider.role_ids, before.role_ids if before is not None else ())
     if before is not None and (before.issuer, list(before.audiences)) == (provider.issuer, list(provider.audiences)):
         return
     own = {"provider": RESOURCE.uuid(provider.id)}

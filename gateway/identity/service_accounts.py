@@ -7,14 +7,12 @@ from crm.gateway.v1 import service_account_pb2 as pb
 from chassis.resource import Resource
 from chassis.service import Service
 from chassis.work import Work
-from gateway.identity import rights, standing, tables
+from gateway.identity import standing, tables
 
 
 async def prepare(work: Work, account: pb.ServiceAccount, before: pb.ServiceAccount | None) -> None:
     """Checks that the roles exist, and that nobody gives what he does not have."""
-    new = sorted(set(account.role_ids) - set(before.role_ids if before is not None else ()))
-    if new:
-        rights.check_grant(rights.grantor(work), await standing.roles_for(work, new), "role_ids")
+    await standing.check_given(work, account.role_ids, before.role_ids if before is not None else ())
 
 
 RESOURCE = Resource(pb.ServiceAccount, tables.service_accounts, prepare=prepare)

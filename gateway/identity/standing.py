@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from crm.gateway.v1 import role_pb2, user_pb2
@@ -10,7 +11,7 @@ from sqlalchemy import bindparam, func, or_, select
 from chassis import ids
 from chassis.errors import Precondition, Reason, invalid
 from chassis.work import Work
-from gateway.identity.rights import combined, live_roles
+from gateway.identity.rights import check_grant, combined, grantor, live_roles
 from gateway.identity.tables import api_keys, identity_providers, roles, service_accounts, users
 
 _LOCK = select(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("room"), 0)))
@@ -49,6 +50,12 @@ async def roles_for(work: Work, role_ids: list[str], field: str = "role_ids") ->
     if missing := sorted(set(role_ids) - {role.id for role in found}):
         raise invalid(field, f"there is no role '{missing[0]}'")
     return found
+
+
+async def check_given(work: Work, now: Iterable[str], before: Iterable[str]) -> None:
+    """Raises Invalid for a further role that does not exist, Denied for one that gives what the caller has not."""
+    if new := sorted(set(now) - set(before)):
+        check_grant(grantor(work), await roles_for(work, new), "role_ids")
 
 
 async def check_unheld(work: Work, role_id: str) -> None:

@@ -67,7 +67,7 @@ def check_wanted(types: Iterable[str], changed_fields: Iterable[str], caller: Ca
 def may_see(caller: Caller, change: Change) -> bool:
     """Whether a caller may read the record that changed, as it was or as it is now."""
     resource = load().by_message.get(change.resource)
-    if resource is None or not caller.may(f"{resource.plural}.read"):
+    if resource is None or not caller.may(load().read_permission(resource)):
         return False
     owners = owners_for(caller, resource.descriptor)
     if owners is None:
