@@ -11,7 +11,7 @@ from chassis import context, contract, masks
 from chassis.errors import AlreadyExists, Invalid, NotFound, Precondition, Reason
 from chassis.resource import Resource
 from chassis.rows import moment
-from chassis.work import Work
+from chassis.work import View, Work
 
 
 async def revert(resource: Resource[Any], request: Any, tx: Work) -> Message:
@@ -41,25 +41,27 @@ async def revert(resource: Resource[Any], request: Any, tx: Work) -> Message:
 
 async def _then(resource: Resource[Any], request: Any, tx: Work) -> Message:
     ledger = tx.schema.ledger
-    known: ColumnElement[bool]
     if request.HasField("as_of"):
-        known, value = ledger.c.commit_time <= bindparam("value"), moment(request.as_of)
+        known = ledger.c.commit_time <= moment(request.as_of)
         which = f"{request.id} was not known at {request.as_of.ToJsonString()}"
     else:
-        known, value = ledger.c.revision == bindparam("value"), request.revision
+        known = ledger.c.revision == request.revision
         which = f"{request.id} has no revision {request.revision}"
+    body = await last_where(tx, request.id, known)
+    if body is None:
+        raise NotFound(Reason.REASON_NOT_FOUND, which, metadata={"id": request.id})
+    then: Message = resource.message.FromString(body)
+    return then
+
+
+async def last_where(tx: View, entity_id: str, known: ColumnElement[bool]) -> bytes | None:
+    """A record as the last of those revisions left it of which ``known`` holds in the ledger; None without one."""
+    ledger = tx.schema.ledger
     statement = (
         select(ledger.c.after)
-        .where(
-            ledger.c.tenant_id == bindparam("tenant"),
-            ledger.c.entity_id == bindparam("entity_id"),
-            known,
-        )
+        .where(ledger.c.tenant_id == bindparam("tenant"), ledger.c.entity_id == bindparam("entity_id"), known)
         .order_by(ledger.c.revision.desc())
         .limit(1)
     )
-    rows = await tx.rows(statement, {"entity_id": request.id, "value": value})
-    if not rows:
-        raise NotFound(Reason.REASON_NOT_FOUND, which, metadata={"id": request.id})
-    then: Message = resource.message.FromString(rows[0].after)
-    return then
+    rows = await tx.rows(statement, {"entity_id": entity_id})
+    return bytes(rows[0].after) if rows else None

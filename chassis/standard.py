@@ -19,7 +19,7 @@ from chassis.errors import Failure, Invalid, Precondition, Reason, invalid
 from chassis.listing import Listing, joined, named, statement_of
 from chassis.query import page_of, parse_order
 from chassis.resource import Record, Resource
-from chassis.revert import revert
+from chassis.revert import last_where, revert
 from chassis.rows import moment, timestamp
 from chassis.tokens import Sealer
 from chassis.upsert import Upsert
@@ -88,21 +88,10 @@ class Standard:
     async def _as_of(self, request: Any, tx: View) -> bytes:
         if self.resource.owners() is not None:
             await tx.get_body(self.resource, request.id)  # who may see a record today may see its past
-        ledger = tx.schema.ledger
-        rows = await tx.rows(
-            select(ledger.c.after)
-            .where(
-                ledger.c.tenant_id == bindparam("tenant"),
-                ledger.c.entity_id == bindparam("entity_id"),
-                ledger.c.commit_time <= bindparam("as_of"),
-            )
-            .order_by(ledger.c.revision.desc())
-            .limit(1),
-            {"entity_id": request.id, "as_of": moment(request.as_of)},
-        )
-        if not rows:
+        body = await last_where(tx, request.id, tx.schema.ledger.c.commit_time <= moment(request.as_of))
+        if body is None:
             raise self.resource.missing(request.id)
-        return bytes(rows[0].after)
+        return body
 
     async def list(self, request: Any, tx: View) -> bytes:
         """Lists a page of records."""

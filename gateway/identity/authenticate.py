@@ -22,12 +22,10 @@ from gateway.identity import bearer, keys, rights, scopes
 from gateway.identity.api_keys import RESOURCE
 from gateway.identity.oauth import AccessTokens
 from gateway.identity.sign_in import SignIn
-from gateway.identity.tables import api_keys, credentials
+from gateway.identity.tables import NOBODY, api_keys, credentials
 
 _CACHE_LIMIT = 10_000
 _USE_STEP = timedelta(minutes=1)
-# A tenant to stand in while looking for the true one: no rows are there.
-_NOBODY = UUID(int=0)
 
 log = telemetry.logger()
 
@@ -97,7 +95,7 @@ class Authenticator:
                 del self._looking[digest]
 
     async def _look_up(self, digest: bytes) -> Caller:
-        async with self._db.read(_NOBODY) as tx:
+        async with self._db.read(NOBODY) as tx:
             found = await tx.rows(_FIND, {"digest": digest})
         if not found or not hmac.compare_digest(bytes(found[0].digest), digest):
             raise _refused("the API key is unknown or revoked")

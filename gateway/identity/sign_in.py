@@ -22,11 +22,9 @@ from gateway.identity.bearer import Claimed, refused
 from gateway.identity.issuers import Issuers
 from gateway.identity.rights import live_roles, rights_of_user
 from gateway.identity.standing import is_active, lock
-from gateway.identity.tables import issuers, schema
+from gateway.identity.tables import NOBODY, issuers, schema
 from gateway.identity.users import Users
 
-# A tenant to stand in while looking for the true one: no rows are there.
-_NOBODY = UUID(int=0)
 _DEADLINE_S = 10.0
 
 _BINDING = select(issuers.c.tenant_id, issuers.c.provider_id).where(
@@ -78,7 +76,7 @@ class SignIn:
         """The tenant and provider that issuer and audience are bound to; one alone."""
         if not 0 < len(claimed.audiences) <= 20:
             raise refused()
-        async with self._platform.db.read(_NOBODY) as tx:
+        async with self._platform.db.read(NOBODY) as tx:
             rows = await tx.rows(_BINDING, {"issuer": claimed.issuer, "audiences": list(claimed.audiences)})
         found = {(row.tenant_id, row.provider_id) for row in rows}
         if len(found) != 1:

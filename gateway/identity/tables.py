@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from crm.gateway.v1 import (
     api_key_pb2,
     identity_provider_pb2,
@@ -16,6 +18,8 @@ from sqlalchemy import Column, LargeBinary, Table, Text, Uuid
 from chassis.db import Schema
 
 schema = Schema("gateway")
+# A tenant to stand in while looking for the true one: no rows are there.
+NOBODY = UUID(int=0)
 
 tenants = schema.record(tenant_pb2.Tenant, transient=["admin_secret"])
 users = schema.record(user_pb2.User)

@@ -19,7 +19,7 @@ from gateway.live.replay import LEDGERS
 from gateway.live.wanted import check_wanted
 from gateway.outbound import Outbound, Refused
 from gateway.webhooks import log, signing
-from gateway.webhooks.tables import deliveries, endpoints, queues, replays
+from gateway.webhooks.tables import ITS_DELIVERIES, THIS_QUEUE, deliveries, endpoints, queues, replays
 
 # More endpoints than this are not made in a tenant.
 LIMIT: Final = 100
@@ -39,25 +39,20 @@ _OPEN = insert(queues).values(
     failures=0,
     **{name: bindparam(name) for name in ("endpoint_id", "secret", "principal_id", "scopes", "credential", "access")},
 )
-_THIS_QUEUE = (queues.c.tenant_id == bindparam("tenant"), queues.c.endpoint_id == bindparam("endpoint"))
 _ROTATE = (
     update(queues)
-    .where(*_THIS_QUEUE)
+    .where(*THIS_QUEUE)
     .values(old_secret=queues.c.secret, secret=bindparam("new"), old_secret_expire_time=bindparam("until"))
 )
 # What waits is looked for at once, whatever rest the failures before had earned.
 WAKE = (
     update(queues)
-    .where(*_THIS_QUEUE)
+    .where(*THIS_QUEUE)
     .values(due_time=func.now(), resume_time=func.now(), failures=0, failing_since=None)
 )
 _AGAIN = (
     update(deliveries)
-    .where(
-        deliveries.c.tenant_id == bindparam("tenant"),
-        deliveries.c.endpoint_id == bindparam("endpoint"),
-        deliveries.c.event_id == func.any(bindparam("events")),
-    )
+    .where(*ITS_DELIVERIES, deliveries.c.event_id == func.any(bindparam("events")))
     .values(state=pb.WEBHOOK_DELIVERY_STATE_PENDING, attempts=0, begin_time=func.now(), due_time=func.now())
     .returning(deliveries.c.event_id)
 )

@@ -22,7 +22,7 @@ from chassis.tokens import Sealer
 from chassis.work import View
 from gateway.live.wanted import Wanted, may_see
 from gateway.webhooks.rights import hearer
-from gateway.webhooks.tables import deliveries, endpoints, queues
+from gateway.webhooks.tables import ITS_DELIVERIES, THIS_QUEUE, deliveries, endpoints, queues
 
 TESTED: Final = "crm.gateway.v1.WebhookEndpoint.tested"
 PENDING: Final = pb.WEBHOOK_DELIVERY_STATE_PENDING
@@ -64,7 +64,7 @@ _ENTER_UNDELIVERED = _ROW.on_conflict_do_update(
 )
 _WAKE = (
     update(queues)
-    .where(queues.c.tenant_id == bindparam("tenant"), queues.c.endpoint_id == bindparam("endpoint"))
+    .where(*THIS_QUEUE)
     .values(due_time=func.least(func.coalesce(queues.c.due_time, func.now()), func.now()))
 )
 
@@ -137,7 +137,7 @@ async def page(
     query = (tx.tenant, "deliveries", endpoint, request.state, *events)
     place = page_of(sealer, request.page_size, request.page_token, query)
     c = deliveries.c
-    statement = select(deliveries).where(c.tenant_id == bindparam("tenant"), c.endpoint_id == bindparam("endpoint"))
+    statement = select(deliveries).where(*ITS_DELIVERIES)
     if request.state:
         statement = statement.where(c.state == request.state)
     if events:

@@ -21,7 +21,7 @@ from chassis.work import Work
 from gateway.webhooks import schedule, signing
 from gateway.webhooks.endpoints import RESOURCE, disable
 from gateway.webhooks.rights import hearer
-from gateway.webhooks.tables import deliveries, endpoints, queues
+from gateway.webhooks.tables import ITS_DELIVERIES, THIS_QUEUE, deliveries, endpoints, queues
 
 # How long one turn at an endpoint may take attempts, and how long it is nobody else's: the last attempt's time more.
 TURN_S: Final = 30.0
@@ -35,24 +35,22 @@ DUE = (
     .order_by(queues.c.due_time)
     .limit(500)
 )
-_MINE = (queues.c.tenant_id == bindparam("tenant"), queues.c.endpoint_id == bindparam("endpoint"))
 _TAKE = (
     select(queues)
-    .where(*_MINE, queues.c.due_time <= bindparam("at"), queues.c.resume_time <= bindparam("at"))
+    .where(*THIS_QUEUE, queues.c.due_time <= bindparam("at"), queues.c.resume_time <= bindparam("at"))
     .with_for_update(skip_locked=True)
 )
-_HOLD = update(queues).where(*_MINE).values(resume_time=bindparam("until"))
-_STOP = update(queues).where(*_MINE).values(due_time=None)
-_THEIRS = (deliveries.c.tenant_id == bindparam("tenant"), deliveries.c.endpoint_id == bindparam("endpoint"))
+_HOLD = update(queues).where(*THIS_QUEUE).values(resume_time=bindparam("until"))
+_STOP = update(queues).where(*THIS_QUEUE).values(due_time=None)
 _WAITING = (
     select(deliveries)
-    .where(*_THEIRS, deliveries.c.due_time <= bindparam("at"))
+    .where(*ITS_DELIVERIES, deliveries.c.due_time <= bindparam("at"))
     .order_by(deliveries.c.due_time, deliveries.c.commit_time, deliveries.c.position)
     .limit(bindparam("n"))
 )
 _SETTLE = (
     update(deliveries)
-    .where(*_THEIRS, deliveries.c.event_id == bindparam("event"))
+    .where(*ITS_DELIVERIES, deliveries.c.event_id == bindparam("event"))
     .values(
         state=bindparam("to"),
         attempts=bindparam("count"),
@@ -64,11 +62,11 @@ _SETTLE = (
         due_time=bindparam("due"),
     )
 )
-_LOCK = select(queues).where(*_MINE).with_for_update()
-_NEXT = select(func.min(deliveries.c.due_time).label("due")).where(*_THEIRS, deliveries.c.due_time.is_not(None))
+_LOCK = select(queues).where(*THIS_QUEUE).with_for_update()
+_NEXT = select(func.min(deliveries.c.due_time).label("due")).where(*ITS_DELIVERIES, deliveries.c.due_time.is_not(None))
 _GIVE_BACK = (
     update(queues)
-    .where(*_MINE)
+    .where(*THIS_QUEUE)
     .values(
         due_time=bindparam("due"),
         resume_time=bindparam("resume"),

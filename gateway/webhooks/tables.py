@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from crm.gateway.v1 import webhook_endpoint_pb2
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, SmallInteger, Text, Uuid
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, SmallInteger, Text, Uuid, bindparam
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from chassis.db import Time
@@ -82,3 +82,7 @@ replays = schema.table(
     key=("id",),
 )
 schema.worker["webhook_replays"] = "SELECT"
+
+# The queue, and the deliveries, of the endpoint that the parameter ``endpoint`` names.
+THIS_QUEUE = (queues.c.tenant_id == bindparam("tenant"), queues.c.endpoint_id == bindparam("endpoint"))
+ITS_DELIVERIES = (deliveries.c.tenant_id == bindparam("tenant"), deliveries.c.endpoint_id == bindparam("endpoint"))
