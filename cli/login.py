@@ -136,11 +136,10 @@ def _claims(token: str) -> dict[str, Any]:
 def _check(url: str, bearer: str) -> None:
     """Raises Problem where the platform does not take the credential."""
     try:
-        answer = httpx2.get(f"{url}/v1/users?page_size=1", headers={"authorization": f"Bearer {bearer}"}, timeout=15.0)
+        answer = httpx2.get(f"{url}/v1/me", headers={"authorization": f"Bearer {bearer}"}, timeout=15.0)
     except httpx2.HTTPError as error:
         raise Problem(f"nothing answers at {url}: {error or type(error).__name__}") from error
-    # One who may not list users is known all the same.
-    if answer.status_code not in (200, 403):
+    if answer.status_code != 200:
         try:
             said = answer.json()["error"]["message"]
         except (ValueError, KeyError, TypeError):

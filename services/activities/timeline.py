@@ -85,7 +85,7 @@ def _seen(statement: Select[Any]) -> Select[Any]:
     types: dict[tuple[UUID, ...] | None, list[str]] = {}
     for event_type in contract.load().event_types:
         resource = contract.load().by_message[event_type.rpartition(".")[0]]
-        if call.caller.may(f"{resource.plural}.read"):
+        if call.caller.may(contract.load().read_permission(resource)):
             owners = context.owners_for(call.caller, resource.descriptor)
             types.setdefault(None if owners is None else tuple(owners), []).append(event_type)
     seen: list[ColumnElement[bool]] = []
