@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -152,12 +153,17 @@ def release(state: State) -> None:
     wait_ready(state)
 
 
-def restart(state: State, part: str, sig: signal.Signals = signal.SIGTERM) -> None:
-    """End a part with a signal, one replica after the other, and wait each time for a ready successor."""
+def restart(state: State, part: str, sig: signal.Signals = signal.SIGTERM, *, min_ready_s: float = 0.0) -> None:
+    """End a part with a signal, one replica after the other, and wait each time for a ready successor.
+
+    And then for ``min_ready_s`` more, like Kubernetes' minReadySeconds: a client finds a successor only when its next
+    attempt to connect is due, and must not lose the other replica before that.
+    """
     for name, entry in matching(state, part).items():
         _signal(entry["pid"], sig)
         if not children.poll_until(functools.partial(_succeeded, state, name, entry["pid"]), READY_TIMEOUT_S):
             raise children.FailedToStart(f"{name} did not come back; see {state.log(name)}")
+        time.sleep(min_ready_s)
 
 
 def _succeeded(state: State, name: str, old_pid: int) -> bool:
