@@ -295,7 +295,10 @@ def _unauthenticated(message: str) -> Unauthenticated:
 
 
 class Sealer:
-    """Signs or encrypts what a client keeps for us: page tokens and replay ids."""
+    """Signs or encrypts what a client keeps for us: page tokens and replay ids.
+
+    Their texts begin with a letter: a command line takes one that begins with a hyphen for an option.
+    """
 
     def __init__(self, key_hex: str) -> None:
         key = bytes.fromhex(key_hex.strip())
@@ -318,7 +321,7 @@ class Sealer:
 
     def encrypt(self, body: bytes, bound_to: bytes) -> str:
         """``body`` as a text that only opens for the same ``bound_to``, for example a tenant's id."""
-        nonce = os.urandom(12)
+        nonce = _letter_first(os.urandom(12))
         return base64.urlsafe_b64encode(nonce + self._cipher.encrypt(nonce, body, bound_to)).decode().rstrip("=")
 
     def decrypt(self, text: str, bound_to: bytes) -> bytes:
@@ -330,7 +333,12 @@ class Sealer:
             raise ValueError("forged, damaged or another's") from error
 
     def _mac(self, body: bytes) -> bytes:
-        return hmac.new(self._mac_key, body, hashlib.sha256).digest()[:16]
+        return _letter_first(hmac.new(self._mac_key, body, hashlib.sha256).digest()[:16])
+
+
+def _letter_first(raw: bytes) -> bytes:
+    """The bytes without their first bit: base64 begins with a hyphen, an underscore or a digit only where it is set."""
+    return bytes([raw[0] & 0x7F]) + raw[1:]
 
 
 def _unbase64(text: str) -> bytes:

@@ -84,7 +84,7 @@ def _subscriber(
     begin = ["--from", place] if place else ["--since", start]
     with path.open("ab") as out:
         arguments = [*program, "events", "tail", "--type", COMPANY, "--json", *begin]
-        return subprocess.Popen(arguments, env=environment, stdout=out, stderr=subprocess.DEVNULL)
+        return subprocess.Popen(arguments, env=environment, stdout=out)
 
 
 def _write(client: Client, stop: threading.Event) -> None:

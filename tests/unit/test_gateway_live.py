@@ -37,6 +37,12 @@ def test_a_replay_id_keeps_every_position(positions: list[int]) -> None:
     assert replay.unseal(SEALER, TENANT, sealed) == place
 
 
+def test_what_a_client_keeps_for_us_can_be_an_argument_of_a_command() -> None:
+    kept = [replay.seal(SEALER, TENANT, dict.fromkeys(LEDGERS, number)) for number in range(500)]
+    kept += [SEALER.sign(str(number).encode()) for number in range(500)]
+    assert all(text[0].isalpha() for text in kept)
+
+
 def test_a_replay_id_opens_for_its_tenant_alone_and_says_nothing() -> None:
     place = dict.fromkeys(LEDGERS, 7)
     sealed = replay.seal(SEALER, TENANT, place)
