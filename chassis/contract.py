@@ -20,7 +20,8 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescri
 from google.protobuf.message import Message
 
 _PACKAGE = "crm."
-_INTERNAL = "crm.internal."
+# Packages that begin so are between our processes alone.
+INTERNAL = "crm.internal."
 _DEFAULT_PATH = Path(__file__).resolve().parent.parent / "gen" / "contract.binpb"
 
 
@@ -123,7 +124,7 @@ class Contract:
             emits=tuple(options.Extensions[options_pb2.emits]),
             http=_http(method),
             streams=bool(method.server_streaming),
-            internal=f"{package}.".startswith(_INTERNAL),
+            internal=f"{package}.".startswith(INTERNAL),
             request=self.message(method.input_type.full_name),
             response=self.message(method.output_type.full_name),
         )

@@ -22,7 +22,7 @@ from chassis.contract import load
 from chassis.errors import DeadlineExceeded, Failure, Internal, Invalid, Reason
 from gateway import errors, guides, mcp, openapi, sse
 from gateway.admission import Admission
-from gateway.contract import Route, routes
+from gateway.contract import Route, published, routes
 from gateway.http import WHOLE
 from gateway.identity.authenticate import Authenticator
 from gateway.identity.oauth import KEYS_PATH, METADATA_PATH, TOKEN_PATH, Refusal, TokenEndpoint
@@ -49,6 +49,10 @@ _FILES = {
     "/docs.js": ("docs.js", "text/javascript; charset=utf-8"),
     "/docs.css": ("docs.css", "text/css; charset=utf-8"),
 }
+
+
+# The contract, for generators of clients: of REST, and of gRPC in any language.
+_CONTRACT = {"/openapi.json": "application/json", "/contract.binpb": "application/protobuf"}
 
 
 class Answer(NamedTuple):
@@ -204,12 +208,12 @@ class App:
             return Answer(200, _page(name), {"content-security-policy": _PAGE_POLICY}, media)
         if path.startswith("/docs/") and (guide := guides.page(path)) is not None:
             return Answer(200, guide, {"content-security-policy": _PAGE_POLICY}, "text/html; charset=utf-8")
-        if path == "/openapi.json":
-            document, etag = await asyncio.to_thread(_openapi, self._public_url)
+        if path in _CONTRACT:
+            document, etag = await asyncio.to_thread(_contract, path, self._public_url)
             cached = {"etag": etag, "cache-control": "no-cache"}
             if headers.get("if-none-match") == etag:
                 return Answer(304, b"", cached)
-            return Answer(200, document, cached)
+            return Answer(200, document, cached, _CONTRACT[path])
         if path == METADATA_PATH:
             return _json(200, self._oauth.tokens.metadata())
         if path == KEYS_PATH:
@@ -226,10 +230,11 @@ def _json(status: int, value: Any) -> Answer:
     return Answer(status, msgspec.json.encode(value), {})
 
 
-@lru_cache(maxsize=1)
-def _openapi(public_url: str) -> tuple[bytes, str]:
-    """The document, made when it is first asked for, and its etag."""
-    document = openapi.encoded(load(), routes(), public_url)
+@lru_cache(maxsize=len(_CONTRACT))
+def _contract(path: str, public_url: str) -> tuple[bytes, str]:
+    """The contract in one of its forms, made when it is first asked for, and its etag."""
+    json = path == "/openapi.json"
+    document = openapi.encoded(load(), routes(), public_url) if json else published(load())
     return document, f'"{hashlib.sha256(document).hexdigest()[:16]}"'
 
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
-from chassis.contract import Contract, Method, load
+from google.protobuf import descriptor_pb2
+
+from chassis.contract import INTERNAL, Contract, Method, load
 from chassis.errors import Invalid, NotFound, Reason, Unimplemented
 
 _VARIABLE = re.compile(r"\{([a-z_][a-z0-9_]*(?:\.[a-z_][a-z0-9_]*)*)\}")
@@ -126,3 +128,9 @@ def _decode(name: str, value: str) -> str:
 def routes() -> Routes:
     """The routes of this installation's contract."""
     return Routes(load())
+
+
+def published(contract: Contract) -> bytes:
+    """The public part of the contract with all it imports, as a serialised ``google.protobuf.FileDescriptorSet``."""
+    files = [each for each in contract.files.file if not f"{each.package}.".startswith(INTERNAL)]
+    return descriptor_pb2.FileDescriptorSet(file=files).SerializeToString(deterministic=True)

@@ -14,22 +14,25 @@ from markdown_it.utils import EnvType, OptionsDict
 
 PREFIX = "/docs/guides/"
 _FOLDER = Path(__file__).resolve().parent.parent / "docs"
-# For integrators, in the order in which one reads them.
+# For integrators, in the order in which one reads them; each is known by the last part of its path.
 NAMES = (
+    "quickstarts/curl", "quickstarts/python-rest", "quickstarts/python-grpc", "quickstarts/typescript",
     "api", "authentication", "paging", "filter", "idempotency", "errors", "limits", "events", "webhooks", "import",
     "access", "security", "versioning", "agents",
 )  # fmt: skip
 
 
 @lru_cache(maxsize=1)
+def files() -> dict[str, Path]:
+    """The guides that are there, by name."""
+    paths = (_FOLDER / f"{name}.md" for name in NAMES)
+    return {path.stem: path for path in paths if path.is_file()}
+
+
+@lru_cache(maxsize=1)
 def titles() -> dict[str, str]:
-    """The guides that are there, by name, with their first headings."""
-    found = {}
-    for name in NAMES:
-        path = _FOLDER / f"{name}.md"
-        if path.is_file():
-            found[name] = path.read_text().partition("\n")[0].lstrip("# ")
-    return found
+    """Their first headings, by name."""
+    return {name: path.read_text().partition("\n")[0].lstrip("# ") for name, path in files().items()}
 
 
 @lru_cache(maxsize=len(NAMES) + 1)
@@ -41,7 +44,7 @@ def page(path: str) -> bytes | None:
     name = path.removeprefix(PREFIX)
     if not path.startswith(PREFIX) or name not in titles():
         return None
-    return _framed(titles()[name], _markdown().render((_FOLDER / f"{name}.md").read_text()))
+    return _framed(titles()[name], _markdown().render(files()[name].read_text()))
 
 
 def _framed(title: str, content: str) -> bytes:

@@ -19,7 +19,9 @@ def text_of(name: str) -> str:
 
 
 def test_the_first_guides_are_there_and_listed() -> None:
-    assert {"authentication", "paging", "idempotency", "errors", "events", "filter", "limits"} <= set(guides.titles())
+    assert {"curl", "typescript", "authentication", "paging", "idempotency", "errors", "events", "limits"} <= set(
+        guides.titles()
+    )
     index = guides.page("/docs/guides")
     assert index is not None
     assert all(f'href="/docs/guides/{name}"' in index.decode() for name in guides.titles())

@@ -8,8 +8,8 @@ import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from chassis.contract import load
-from gateway.contract import routes
+from chassis.contract import Contract, load
+from gateway.contract import published, routes
 from gateway.openapi import encoded, path_of
 
 
@@ -111,6 +111,13 @@ def test_every_operation_tells_the_errors_it_can_answer_with() -> None:
         assert {"ratelimit", "ratelimit-policy"} <= set(response["headers"])
         assert name == "Error" or check.is_valid(response["content"]["application/json"]["example"])
     assert "retry-after" in responses["Exhausted"]["headers"]
+
+
+def test_generators_of_grpc_clients_get_every_public_method_and_all_it_needs() -> None:
+    image = published(load())
+    given = Contract(image)  # fails where a file is missing
+    assert {each.path for each in given.methods.values()} == {each.method.path for each in routes().all}
+    assert b"crm.internal" not in image
 
 
 def test_it_stays_small_enough_to_be_loaded_by_a_page() -> None:
