@@ -33,6 +33,7 @@ from sqlalchemy.schema import SchemaItem
 from sqlalchemy.sql import Executable
 
 from chassis import context, contract
+from chassis.chain import Log
 from chassis.errors import Aborted, DeadlineExceeded, Failure, Internal, Invalid, Reason, Unavailable
 from chassis.rows import columns_of
 from chassis.settings import Settings
@@ -48,6 +49,12 @@ _NAMING: Final = {
     "uq": "%(table_name)s_%(column_0_N_name)s_uq",
     "pk": "%(table_name)s_pk",
 }
+
+# What is sealed of a ledger's row beside its position, in this order (docs/audit.md).
+_SEALED: Final = (
+    "tenant_id", "event_id", "entity_id", "revision", "type", "before", "after", "changed", "actor", "cause_event_id",
+    "request_id", "trace_context", "occur_time", "commit_time",
+)  # fmt: skip
 
 T = TypeVar("T")
 Write = Callable[[list[T], "Tx"], Awaitable[None]]
@@ -65,6 +72,11 @@ class Schema:
         self.shared_rights: dict[str, str] = {}
         # Tables of which the worker role sees every tenant's rows, with what it may do to them.
         self.worker: dict[str, str] = {}
+        # What the app role may do to tables of tenants that are not to be changed or not to be written by it.
+        self.rights: dict[str, str] = {}
+        # What is sealed.
+        self.logs: list[Log] = []
+        self.seals = self._seals()
         self.ledger = self._ledger()
         self.relay = self._relay()
         self.inbox = self.table(
@@ -112,6 +124,33 @@ class Schema:
             PrimaryKeyConstraint("tenant_id", *key),
         )
 
+    def seal(self, log: Log) -> None:
+        """Has a table's rows sealed: see `chassis.chain.Log`. The app role may add rows to it, and no more."""
+        self.logs.append(log)
+        self.rights[log.table.name] = "SELECT, INSERT"
+        self.worker.setdefault(log.table.name, "SELECT")
+
+    def _seals(self) -> Table:
+        # The sealer writes as the worker: whoever writes rows cannot seal them.
+        self.rights["seals"] = "SELECT"
+        self.worker["seals"] = "SELECT, INSERT"
+        table = self.table(
+            "seals",
+            Column("log", Text, nullable=False),
+            Column("sequence", BigInteger, nullable=False),
+            Column("first_position", BigInteger, nullable=False),
+            Column("last_position", BigInteger, nullable=False),
+            Column("row_count", BigInteger, nullable=False),
+            Column("seal_time", Time, nullable=False),
+            # Each row's position and digest, so that what is wrong can be named.
+            Column("entries", LargeBinary, nullable=False),
+            Column("hash", LargeBinary, nullable=False),
+            key=("log", "sequence"),
+        )
+        # How far a log is sealed, over all tenants.
+        Index("seals_position_ix", table.c.log, table.c.last_position)
+        return table
+
     def _ledger(self) -> Table:
         self.worker["ledger"] = "SELECT, UPDATE (position, stream_seq)"
         table = Table(
@@ -134,6 +173,9 @@ class Schema:
             Column("commit_time", Time, nullable=False),
             Column("position", BigInteger),
             Column("stream_seq", BigInteger),
+            # The SHA-256 of a body that was erased, so that the row's seal still holds; empty where it is there.
+            Column("before_digest", LargeBinary),
+            Column("after_digest", LargeBinary),
             PrimaryKeyConstraint("tenant_id", "id", "commit_time"),
             postgresql_partition_by="RANGE (commit_time)",
         )
@@ -141,6 +183,7 @@ class Schema:
         # The relay's two: rows without a position, and rows by position. It works for all tenants at once.
         Index("ledger_unnumbered_ix", table.c.id, postgresql_where=table.c.position.is_(None))
         Index("ledger_position_ix", table.c.position)
+        self.seal(Log("ledger", table, _SEALED, bodies={"before": "before_digest", "after": "after_digest"}))
         return table
 
     def _relay(self) -> Table:

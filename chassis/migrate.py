@@ -10,7 +10,17 @@ from pathlib import Path
 from alembic import command, op
 from alembic import context as alembic_context
 from alembic.config import Config
-from sqlalchemy import Column, Connection, PrimaryKeyConstraint, Text, Uuid, text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    DateTime,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    Text,
+    Uuid,
+    text,
+)
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -172,6 +182,26 @@ def add_search(connection: Connection, home: str) -> None:
     fill(connection, home)
 
 
+def add_seals() -> None:
+    """Makes the table of seals, and the ledger's places for the digests of erased bodies. For a migration."""
+    op.create_table(
+        "seals",
+        Column("tenant_id", Uuid, nullable=False),
+        Column("log", Text, nullable=False),
+        Column("sequence", BigInteger, nullable=False),
+        Column("first_position", BigInteger, nullable=False),
+        Column("last_position", BigInteger, nullable=False),
+        Column("row_count", BigInteger, nullable=False),
+        Column("seal_time", DateTime(timezone=True), nullable=False),
+        Column("entries", LargeBinary, nullable=False),
+        Column("hash", LargeBinary, nullable=False),
+        PrimaryKeyConstraint("tenant_id", "log", "sequence", name=op.f("seals_pk")),
+    )
+    op.create_index("seals_position_ix", "seals", ["log", "last_position"])
+    for name in ("before_digest", "after_digest"):
+        op.add_column("ledger", Column(name, LargeBinary))
+
+
 def secure(connection: Connection, schema: Schema, app: str, worker: str | None) -> None:
     """Puts row security on every tenant table, grants each role what it needs, and makes ledger partitions.
 
@@ -195,8 +225,7 @@ def secure(connection: Connection, schema: Schema, app: str, worker: str | None)
         run(f'CREATE POLICY tenant_wall ON {name} TO "{app}" USING ({wall})')
     for name in schema.metadata.tables:
         if name not in schema.shared:
-            # The ledger is append-only: nobody may change or delete what the app wrote.
-            rights = "SELECT, INSERT" if name == "ledger" else "SELECT, INSERT, UPDATE, DELETE"
+            rights = schema.rights.get(name, "SELECT, INSERT, UPDATE, DELETE")
             run(f'GRANT {rights} ON {name} TO "{app}"')
     run("INSERT INTO relay (id, last_position, watermark, stream_seq) VALUES (1, 0, 0, 0) ON CONFLICT DO NOTHING")
     if worker is not None:

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from chassis import contract, events, telemetry
 from chassis.access import ACCESS_KEY
+from chassis.audit import Seals, seal_logs
 from chassis.clients import MAX_MESSAGE_BYTES, MAX_METADATA_BYTES, Channels
 from chassis.db import Database, Schema
 from chassis.errors import DETAILS_KEY, Failure
@@ -222,7 +223,7 @@ def platform_of(application: Application, settings: Settings) -> Platform:
 
 async def _run(application: Application, settings: Settings) -> None:
     platform = platform_of(application, settings)
-    process = Process(application, settings, platform, Server(platform, [*application.services, Ledger, Search]))
+    process = Process(application, settings, platform, Server(platform, [*application.services, Ledger, Search, Seals]))
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -279,7 +280,7 @@ class _Background:
         if "serve" in roles:
             self._add("revoked", events.Revoked(platform.settings.nats_url.get_secret_value(), platform.revoke).run())
         if "timers" in roles:
-            for timer in (sweep_idempotency, *application.timers):
+            for timer in (sweep_idempotency, seal_logs, *application.timers):
                 self._add(getattr(timer, "__name__", "timer"), _kept_up(timer, platform))
 
     def _add(self, name: str, work: Any) -> None:

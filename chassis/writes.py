@@ -87,7 +87,7 @@ def _table(schema: Schema, kind: str) -> Table:
 
 
 # Columns that the database or a later step fills.
-_MADE: Final = ("position", "stream_seq")
+_MADE: Final = ("position", "stream_seq", "before_digest", "after_digest")
 
 
 def bound(number: int, row: int, column: str) -> str:

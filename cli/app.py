@@ -12,7 +12,7 @@ import cyclopts
 from cyclopts import App, Parameter
 from rich.markup import escape
 
-from cli import events, history, me, overview, records, reports, search, timeline, traces
+from cli import audit, events, history, me, overview, records, reports, search, timeline, traces
 from cli.client import Client
 from cli.credentials import forget
 from cli.importing.options import DealOptions, Options
@@ -39,6 +39,7 @@ importing = app.command(
     )
 )
 following = app.command(App(name="events", help="Follow what changes."))
+app.command(audit.commands)
 
 
 def import_file(plural: str, file: Path, options: Options | None, deal_options: DealOptions | None = None) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from chassis.run import Application, main
 from gateway import reactions
+from gateway.audit.seals import AuditSeals
 from gateway.batch import Batches
 from gateway.events import Events
 from gateway.identity.api_keys import ApiKeys
@@ -47,6 +48,7 @@ APPLICATION = Application(
         KeptSubscriptions,
         Searches,
         LimitsService,
+        AuditSeals,
     ],
     migrations=Path(__file__).parent / "migrations",
     reactions=reactions,

@@ -20,7 +20,17 @@ _ETAG = re.compile(r'^"\d+"$')
 _TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")
 # What differs between two records of the world: a running number in every text, and secrets.
 _NUMBER = re.compile(r"\d+")
-_SECRET_FIELDS = {"admin_secret", "secret", "prefix", "token", "trace_id", "event_id", "next_page_token", "cursor"}
+_SECRET_FIELDS = {
+    "admin_secret",
+    "secret",
+    "prefix",
+    "token",
+    "trace_id",
+    "event_id",
+    "next_page_token",
+    "cursor",
+    "hash",
+}
 
 
 @pytest.fixture(scope="module")

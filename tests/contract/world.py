@@ -245,6 +245,8 @@ SPECIAL: dict[str, Callable[[World], Request]] = {
     "RevertTenant": _renamed_tenant,
     "CreateToken": lambda w: {"audience": "sales"},
     "GetLimits": lambda w: {},
+    "VerifyAudit": lambda w: {},
+    "ListAuditHeads": lambda w: {},
     "GetMe": lambda w: {},
     "SuspendUser": lambda w: {"id": w.make("user")["id"]},
     "ReactivateUser": lambda w: {"id": _after(w, "user", "suspend")},

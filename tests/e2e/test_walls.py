@@ -35,6 +35,10 @@ def test_the_ledger_can_only_grow(platform: Running) -> None:
             " has_table_privilege('ledger', 'TRUNCATE') AS t",
         )
         assert found == [{"u": False, "d": False, "t": False}]
+        rights = ", ".join(f"has_table_privilege('seals', '{each}')" for each in ("INSERT", "UPDATE", "DELETE"))
+        for role, may in (("", [False, False, False]), ("WORKER_", [True, False, False])):
+            dsn = platform.env[f"RAPPORT_{kind.upper()}_{role}DATABASE_URL"]
+            assert ask(dsn, f"SELECT ARRAY[{rights}] AS may") == [{"may": may}]
 
 
 def test_without_a_tenant_no_row_is_read_and_none_is_written_for_another(platform: Running) -> None:

@@ -22,7 +22,6 @@ ELSEWHERE: Final = {
 NOT_YET: Final = {
     15: "nothing is erased or exported on request yet",
     16: "there is no backup command yet",
-    17: "there is no sealed audit chain yet",
     19: "there is one version so far; `make check` holds the contract against the published one",
     29: "permissions are scopes of keys so far, without roles; tests/e2e/test_walls.py tries the scopes",
     31: "no field is hidden from anybody yet",

@@ -1,0 +1,12 @@
+"""seals of the ledger, and places for the digests of what is erased"""
+
+from chassis.migrate import add_seals
+
+revision = "0006"
+down_revision = "0005"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    add_seals()
