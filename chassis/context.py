@@ -7,12 +7,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from functools import lru_cache
 from uuid import UUID
 
 from google.protobuf.descriptor import Descriptor
 
 from chassis.access import Access, owned_prefix
+
+
+class Restraint(Enum):
+    """How a caller is held back whatever its scopes say."""
+
+    NONE = 0
+    # It only reads.
+    READS = 1
+    # It reads, and proposes what it wants changed.
+    PROPOSES = 2
 
 
 @dataclass(frozen=True)
@@ -22,7 +33,8 @@ class Caller:
     ``principal`` is a user's or API key's id or ``service:<name>``; ``issuer`` is the kind of process that vouches
     for it; ``act`` is the service that calls on the principal's behalf, empty for a direct call. ``credential`` is
     the id of what the principal came in with, where that can be revoked by itself. ``access`` narrows what it sees
-    of what its scopes open; None for a caller that sees all of it.
+    of what its scopes open; None for a caller that sees all of it. ``restraint`` is how the gateway
+    holds it back whatever its scopes.
     """
 
     tenant: UUID
@@ -32,6 +44,7 @@ class Caller:
     act: str = ""
     credential: str = ""
     access: Access | None = None
+    restraint: Restraint = Restraint.NONE
 
     def may(self, permission: str) -> bool:
         """Whether a scope grants ``permission``: itself, ``deals.*``, or ``*`` (which leaves out ``platform.…``).

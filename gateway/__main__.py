@@ -22,6 +22,8 @@ from gateway.identity.users import Users
 from gateway.limits import LimitsService
 from gateway.live.kept import KeptSubscriptions
 from gateway.overview import Overviews
+from gateway.proposals.deciding import proposals
+from gateway.proposals.service import Proposals
 from gateway.search import Searches
 from gateway.serving import serve
 from gateway.webhooks.endpoints import WebhookEndpoints
@@ -49,10 +51,11 @@ APPLICATION = Application(
         Searches,
         LimitsService,
         AuditSeals,
+        Proposals,
     ],
     migrations=Path(__file__).parent / "migrations",
     reactions=reactions,
-    timers=(webhooks, sweep_deliveries),
+    timers=(webhooks, sweep_deliveries, proposals),
     serve=serve,
 )
 

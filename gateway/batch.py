@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
 from itertools import groupby
 from typing import Any, Final, NamedTuple
 
 import msgspec
 from crm.gateway.v1 import batch_pb2 as pb
-from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
 from chassis import telemetry
 from chassis.context import Call
@@ -21,7 +19,7 @@ from gateway.admission import Admission
 from gateway.contract import Route, routes
 from gateway.limits import Limits
 from gateway.proxy import Proxy
-from gateway.transcode import BODY_LIMIT, HttpCall, Transcoder
+from gateway.transcode import BODY_LIMIT, HttpCall, Transcoder, exact
 
 _METHOD: Final = "/crm.gateway.v1.BatchService/Batch"
 _HEADERS: Final = ("if-match", "idempotency-key")
@@ -29,8 +27,6 @@ _HEADERS: Final = ("if-match", "idempotency-key")
 _AT_ONCE: Final = 8
 # The share of the batch's time that its calls get, so that what they answered can still be told.
 _SHARE: Final = 0.9
-# From here on a double no longer holds every integer.
-_INEXACT: Final = 2.0**53
 
 
 class Door(NamedTuple):
@@ -139,7 +135,7 @@ def _item(call: pb.BatchCall) -> _Item:
         for name in _lower(call.headers):
             if name not in _HEADERS:
                 raise invalid("headers", "a call in a batch may have If-Match and Idempotency-Key only")
-        if _inexact(call.body):
+        if not exact(call.body):
             raise invalid("body", "an integer of more than 53 bits stands in quotes in a batch")
     except Failure as failure:
         return _Item(call, None, {}, failure)
@@ -154,15 +150,3 @@ def _reply(status: int, body: bytes, headers: dict[str, str]) -> pb.BatchReply:
     reply = pb.BatchReply(status=status, headers=headers)
     reply.body.update(msgspec.json.decode(body))
     return reply
-
-
-def _inexact(content: Struct | ListValue) -> bool:
-    """Whether a number in there may have lost digits on its way into the message."""
-    values: Iterable[Value] = content.fields.values() if isinstance(content, Struct) else content.values
-    for each in values:
-        kind = each.WhichOneof("kind")
-        if kind == "number_value" and abs(each.number_value) >= _INEXACT and each.number_value.is_integer():
-            return True
-        if kind in ("struct_value", "list_value") and _inexact(getattr(each, kind)):
-            return True
-    return False

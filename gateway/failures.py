@@ -18,14 +18,14 @@ _ANSWERS: dict[str, tuple[int, str, tuple[str, ...]]] = {
         "CONVERSION_CONFLICT",
     )),
     "Unauthenticated": (401, "UNAUTHENTICATED", ("UNAUTHENTICATED",)),
-    "Denied": (403, "PERMISSION_DENIED", ("PERMISSION_DENIED",)),
+    "Denied": (403, "PERMISSION_DENIED", ("PERMISSION_DENIED", "PROPOSAL_REQUIRED")),
     "NotFound": (404, "NOT_FOUND", ("NOT_FOUND", "METHOD_UNKNOWN")),
     "Conflict": (409, "ABORTED", (
         "ETAG_MISMATCH", "CONFLICT", "KEY_TAKEN", "AMBIGUOUS_KEY", "BATCH_ABORTED",
     )),
     "Mismatch": (412, "ABORTED", ("ETAG_MISMATCH",)),
     "TooLarge": (413, "RESOURCE_EXHAUSTED", ("TOO_LARGE",)),
-    "Exhausted": (429, "RESOURCE_EXHAUSTED", ("RATE_LIMITED", "OVERLOADED")),
+    "Exhausted": (429, "RESOURCE_EXHAUSTED", ("RATE_LIMITED", "OVERLOADED", "BUDGET_EXHAUSTED")),
     "Unavailable": (503, "UNAVAILABLE", ("UNAVAILABLE",)),
     "DeadlineExceeded": (504, "DEADLINE_EXCEEDED", ("DEADLINE_EXCEEDED",)),
 }  # fmt: skip

@@ -34,6 +34,7 @@ from gateway.admission import Admission
 from gateway.identity.authenticate import Authenticator
 from gateway.limits import Limits
 from gateway.live.subscription import Ending, Subscription, Subscriptions
+from gateway.proposals.methods import check_restraint
 from gateway.together import Together
 
 TRACE_KEY = "x-trace-id"
@@ -67,7 +68,8 @@ class Proxy:
     async def unary(
         self, method: Method, request: bytes, caller: Caller, timeout_s: float | None, request_id: str
     ) -> bytes:
-        """The reply's bytes. Raises the failure that the service answered with."""
+        """The reply's bytes. Raises the failure it is answered with, and Denied where an agent would write."""
+        check_restraint(method, caller)
         limit = min(DEFAULT_DEADLINE_S if timeout_s is None else timeout_s, MAX_DEADLINE_S)
         call = Call(caller, method.path, time.monotonic() + limit, request_id)
         with context.enter(call):

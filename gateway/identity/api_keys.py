@@ -11,6 +11,7 @@ from sqlalchemy import bindparam, delete, insert
 
 from chassis import ids
 from chassis.checks import clear_output_only
+from chassis.context import Caller
 from chassis.errors import Denied, Reason, invalid
 from chassis.resource import Resource
 from chassis.rows import moment, timestamp
@@ -20,6 +21,7 @@ from gateway.identity import keys, rights, scopes, standing, tables
 from gateway.identity.service_accounts import RESOURCE as ACCOUNTS
 from gateway.identity.tables import credentials
 from gateway.identity.users import Users
+from gateway.proposals import methods
 
 
 async def prepare(work: Work, key: pb.ApiKey, before: pb.ApiKey | None) -> None:
@@ -40,6 +42,7 @@ async def prepare(work: Work, key: pb.ApiKey, before: pb.ApiKey | None) -> None:
         raise invalid("expire_time", "it lies in the past; delete the key to end it at once")
     if key.HasField("delete_time"):
         return
+    _check_rules(key, was, caller)
     if before is None and not _whom(key) and caller is not None and caller.access is not None:
         setattr(key, f"{ids.decode(caller.principal)[0]}_id", caller.principal)
     if key.user_id and key.service_account_id:
@@ -55,6 +58,17 @@ async def prepare(work: Work, key: pb.ApiKey, before: pb.ApiKey | None) -> None:
             # What others own is theirs to see, and without anybody there is nothing that narrows the key.
             text = "user_id: whoever does not see everything makes keys that act for themselves"
             raise Denied(Reason.REASON_PERMISSION_DENIED, text)
+
+
+def _check_rules(key: pb.ApiKey, was: pb.ApiKey, caller: Caller | None) -> None:
+    """Raises Invalid for a rule that means nothing, Denied where it accepts what its maker may not do."""
+    for index, rule in enumerate(key.agent.accept):
+        if rule in was.agent.accept and _whom(key) == _whom(was):
+            continue
+        place = f"agent.accept[{index}].method"
+        method = methods.named(place, rule.method)
+        if caller is not None:
+            methods.check_may(caller, method, place)
 
 
 def _whom(key: pb.ApiKey) -> str:

@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import bindparam, select, update
 
 from chassis import ids, telemetry
-from chassis.context import Caller
+from chassis.context import Caller, Restraint
 from chassis.db import Database
 from chassis.errors import Failure, Reason, Unauthenticated
 from chassis.rows import moment, timestamp
@@ -39,6 +39,7 @@ _READ = select(
     api_keys.c.service_account_id,
     api_keys.c.delete_time,
     api_keys.c.last_use_time,
+    api_keys.c.agent,
 ).where(api_keys.c.tenant_id == bindparam("tenant"), api_keys.c.id == bindparam("id"))
 # Use is noted on the row alone: it is no change of the record, so it has no revision and no event.
 _NOTE_USE = (
@@ -126,11 +127,15 @@ class Authenticator:
         if row.last_use_time is None or now - row.last_use_time >= _USE_STEP:
             await self._note_use(tenant, key_id, now)
         credential = ids.encode("api_key", key_id)
-        principal, given = acting[0] or credential, frozenset(row.scopes)
-        if (held := acting[1]) is None:
-            return Caller(tenant, principal, given, issuer="gateway", credential=credential)
-        both = scopes.meet(given, held.scopes)
-        return Caller(tenant, principal, both, issuer="gateway", credential=credential, access=held.access)
+        given, held = frozenset(row.scopes), acting[1]
+        caller = Caller(tenant, acting[0] or credential, given, issuer="gateway", credential=credential)
+        if held is not None:
+            caller = replace(caller, scopes=scopes.meet(given, held.scopes), access=held.access)
+        if row.agent is None:
+            return caller
+        # What an agent does shows under its own name, whosever rights it has.
+        restraint = Restraint.PROPOSES if row.agent.get("may_propose") else Restraint.READS
+        return replace(caller, principal=credential, restraint=restraint)
 
     async def _note_use(self, tenant: UUID, key_id: UUID, now: datetime) -> None:
         try:

@@ -17,9 +17,10 @@ from gateway.transcode.fault import Fault
 from gateway.transcode.pages import records_of
 from gateway.transcode.reader import Reader
 from gateway.transcode.request import HttpCall
+from gateway.transcode.well_known import exact
 from gateway.transcode.writer import Writer
 
-__all__ = ["BODY_LIMIT", "HttpCall", "JsonCodec", "Reply", "Transcoder", "too_large"]
+__all__ = ["BODY_LIMIT", "HttpCall", "JsonCodec", "Reply", "Transcoder", "exact", "too_large"]
 
 
 # So many records' JSON is kept, of records of up to so many bytes: a few megabytes.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
 from chassis.errors import Reason
 from gateway.transcode.fault import Fault
@@ -25,6 +26,8 @@ _DURATION = re.compile(r"(-)?(\d{1,12})(?:\.(\d{1,9}))?s", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIME_MEANT = "must be a time as RFC 3339 writes it, for example '2026-03-01T09:30:00Z'"
 _DURATION_MAX_S = 315_576_000_000
+# From here on a double no longer holds every integer.
+_INEXACT = 2.0**53
 
 
 def _timestamp(message: Any, value: Any) -> None:
@@ -124,6 +127,18 @@ def _fill_value(message: Any, value: Any, depth: int) -> None:
             _fill_struct(message.struct_value, value, depth + 1)
         case _:
             _fill_list(message.list_value, value, depth + 1)
+
+
+def exact(content: Struct | ListValue) -> bool:
+    """Whether every number in there is what the client wrote: an integer of more than 53 bits may have lost digits."""
+    values: Iterable[Value] = content.fields.values() if isinstance(content, Struct) else content.values
+    for each in values:
+        kind = each.WhichOneof("kind")
+        if kind == "number_value" and abs(each.number_value) >= _INEXACT and each.number_value.is_integer():
+            return False
+        if kind in ("struct_value", "list_value") and not exact(getattr(each, kind)):
+            return False
+    return True
 
 
 def _refuse_depth(depth: int) -> None:

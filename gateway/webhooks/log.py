@@ -20,8 +20,8 @@ from chassis.rows import moment, timestamp
 from chassis.sql import Row
 from chassis.tokens import Sealer
 from chassis.work import View
+from gateway.identity.later import caller_now
 from gateway.live.wanted import Wanted, may_see
-from gateway.webhooks.rights import hearer
 from gateway.webhooks.tables import ITS_DELIVERIES, THIS_QUEUE, deliveries, endpoints, queues
 
 TESTED: Final = "crm.gateway.v1.WebhookEndpoint.tested"
@@ -80,7 +80,7 @@ class Listener:
 
     async def of(self, changes: Sequence[Change], tx: Tx) -> list[Change]:
         """Those of the changes that the endpoint hears of."""
-        caller = await hearer(tx, self._row) if changes else None
+        caller = await caller_now(tx, self._row) if changes else None
         if caller is None:
             return []
         return [each for each in changes if self._takes(each, caller) and may_see(caller, each)]

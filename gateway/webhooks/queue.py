@@ -18,9 +18,9 @@ from chassis.rows import moment, timestamp
 from chassis.sql import Row
 from chassis.tokens import Sealer
 from chassis.work import Work
+from gateway.identity.later import caller_now
 from gateway.webhooks import schedule, signing
 from gateway.webhooks.endpoints import RESOURCE, disable
-from gateway.webhooks.rights import hearer
 from gateway.webhooks.tables import ITS_DELIVERIES, THIS_QUEUE, deliveries, endpoints, queues
 
 # How long one turn at an endpoint may take attempts, and how long it is nobody else's: the last attempt's time more.
@@ -145,7 +145,7 @@ async def take(db: Database, sealer: Sealer, tenant: UUID, endpoint: UUID) -> Tu
         waiting = await tx.rows(_WAITING, {"endpoint": endpoint, "at": now, "n": n})
         await tx.execute(_HOLD, {"endpoint": endpoint, "until": now + _LEASE})
         secrets = [signing.unseal(sealer, tenant, endpoint, each) for each in _sealed(queue, now)]
-        caller = await hearer(tx, queue)
+        caller = await caller_now(tx, queue)
     return Turn(tenant, endpoint, record, caller, secrets, waiting, queue.failures, queue.failing_since)
 
 

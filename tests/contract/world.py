@@ -228,6 +228,16 @@ def _tested_endpoint(world: World) -> Request:
     return {"id": endpoint}
 
 
+def _proposed(world: World) -> Request:
+    change = {"company": {"id": world.make("company")["id"], "display_name": world.text()}}
+    return {"method": "UpdateCompany", "request": change, "reason": world.text()}
+
+
+def _proposal(world: World) -> str:
+    made: str = world.client.post("/v1/proposals", _proposed(world))["id"]
+    return made
+
+
 def _place(world: World) -> str:
     """A replay id: the place of the first response of a stream."""
     with world.client.http.stream("GET", "/v1/events:subscribe") as answer:
@@ -281,5 +291,11 @@ SPECIAL: dict[str, Callable[[World], Request]] = {
         "undelivered_only": True,
     },
     "ListWebhookDeliveries": _tested_endpoint,
+    "CreateProposal": lambda w: {"proposal": _proposed(w)},
+    "GetProposal": lambda w: {"id": _proposal(w)},
+    "ListProposals": lambda w: {"filter": f'id = "{_proposal(w)}"'},
+    "ListProposalRevisions": lambda w: {"id": _proposal(w)},
+    "AcceptProposal": lambda w: {"id": _proposal(w), "comment": w.text()},
+    "RejectProposal": lambda w: {"id": _proposal(w), "comment": w.text()},
     "GetFunnelReport": lambda w: {"split_by": "FUNNEL_SPLIT_SOURCE"},
 }

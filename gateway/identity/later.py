@@ -1,4 +1,4 @@
-"""With whose rights an endpoint hears of changes."""
+"""With whose rights something is done later that was asked for in a call: heard of, or changed."""
 
 from __future__ import annotations
 
@@ -19,21 +19,23 @@ from gateway.identity.tables import api_keys
 _KEY = select(api_keys.c.record).where(api_keys.c.tenant_id == bindparam("tenant"), api_keys.c.id == bindparam("id"))
 
 
-async def hearer(tx: Tx, queue: Row) -> Caller | None:
-    """Who an endpoint hears for: its maker; None where it, or the key it came in with, is gone.
+async def caller_now(tx: Tx, kept: Row) -> Caller | None:
+    """Who called, as that one may call now; None where it, or the key it came in with, is gone.
 
-    Key and roles give what they have now. Whoever came in without either keeps what the call that made the endpoint
-    had, and so do the rules about what it sees.
+    ``kept`` has the caller's principal_id, scopes, credential, and access as its encoding. Key and roles give what they
+    have now. Whoever came in without either keeps what the call had, and so do the rules about what it sees.
     """
-    given, access = frozenset(queue.scopes), Access.decode(queue.access) if queue.access else None
-    credential, credential_id = ids.decode(queue.credential or queue.principal_id)
+    given, access = frozenset(kept.scopes), Access.decode(kept.access) if kept.access else None
+    credential, credential_id = ids.decode(kept.credential or kept.principal_id)
+    kind, uuid = ids.decode(kept.principal_id)
     if credential == "api_key":
         found = await tx.rows(_KEY, {"id": credential_id})
         key = api_key_pb2.ApiKey.FromString(found[0].record) if found else None
         if key is None or key.HasField("delete_time") or _is_over(key):
             return None
         given = frozenset(key.scopes)
-    kind, uuid = ids.decode(queue.principal_id)
+        # An agent has its own name, whomever it acts for.
+        kind, uuid = ids.decode(key.user_id or key.service_account_id or key.id)
     acting = await rights.holder(tx, uuid if kind == "user" else None, uuid if kind == "service_account" else None)
     if acting is None:
         return None
@@ -41,7 +43,7 @@ async def hearer(tx: Tx, queue: Row) -> Caller | None:
         given, access = scopes.meet(given, acting[1].scopes), acting[1].access
     elif credential == "identity_provider":
         given = frozenset()
-    return Caller(tx.tenant, queue.principal_id, given, issuer="gateway", access=access)
+    return Caller(tx.tenant, kept.principal_id, given, issuer="gateway", access=access)
 
 
 def _is_over(key: api_key_pb2.ApiKey) -> bool:

@@ -1,0 +1,280 @@
+"""What an agent wants changed waits as a proposal: it shows what it would do, and is done once somebody accepts it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import signal
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import asyncpg
+import httpx2
+import pytest
+
+from chassis import ids
+from chassis.contract import load
+from deploy.local import control
+from gateway.proposals.methods import PROPOSE, reads
+from tests.e2e.test_agents import agent
+from tests.running import Client, Running, until
+
+SCOPES = ["contacts.*", "companies.*", "deals.*", "notes.*", "leads.*", "pipelines.*", "affiliations.*", "search.read"]
+
+
+@pytest.fixture(scope="module")
+def client(platform: Running) -> Client:
+    return platform.tenant("Proposals")
+
+
+def agent_of(platform: Running, client: Client, *, scopes: list[str] | None = None, **settings: Any) -> Client:
+    """A new agent's client."""
+    body = {"display_name": "Agent", "scopes": scopes or SCOPES, "agent": {"may_propose": True, **settings}}
+    return platform.client(client.post("/v1/api_keys", body)["secret"], client.tenant)
+
+
+def key_id(client: Client) -> str:
+    found: str = client.get("/v1/me")["principal_id"]
+    return found
+
+
+def reason_of(answer: httpx2.Response) -> str:
+    found: str = answer.json()["error"]["details"][0]["reason"]
+    return found
+
+
+def propose(client: Client, method: str, asked: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return client.post("/v1/proposals", {"method": method, "request": asked, **more})
+
+
+def contact(client: Client, **fields: Any) -> dict[str, Any]:
+    return client.post("/v1/contacts", {"given_name": "Ana", "family_name": "Silva", **fields})
+
+
+def differences(proposal: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    return {each["field"]: (each.get("before"), each.get("after")) for each in proposal["changes"]}
+
+
+def test_an_agent_proposes_and_a_person_accepts(platform: Running, client: Client) -> None:
+    bot, ana = agent_of(platform, client), contact(client)
+    asked = {"contact": {"id": ana["id"], "family_name": "Souza"}, "proposal_reason": "she married"}
+    tools, (made, refused) = agent(
+        client, bot.key, ("update_contact", asked), ("update_contact", {"contact": {"id": ana["id"], "emails": 5}})
+    )
+    assert not tools["update_contact"].annotations.read_only_hint
+    assert tools["delete_contact"].annotations.destructive_hint
+    assert "create_api_key" not in tools
+    proposal = made.structured_content
+    assert proposal["state"] == "PROPOSAL_STATE_PENDING"
+    assert differences(proposal) == {"family_name": ("Silva", "Souza")}
+    assert refused.is_error
+    assert client.get(f"/v1/contacts/{ana['id']}") == ana
+
+    shown = client.get(f"/v1/proposals/{proposal['id']}")
+    assert (shown["changes"], shown["reason"]) == (proposal["changes"], "she married")
+    assert shown["request"]["contact"] == {"id": ana["id"], "family_name": "Souza", "etag": ana["etag"]}
+    listed = client.get("/v1/proposals", filter=f'state = "PROPOSAL_STATE_PENDING" AND proposer_id = "{key_id(bot)}"')
+    assert [each["id"] for each in listed["proposals"]] == [proposal["id"]]
+
+    path = f"/v1/proposals/{proposal['id']}:accept"
+    done = client.post(path, {"comment": "yes", "request_id": str(uuid.uuid4())})
+    assert (done["state"], done["decider_id"]) == ("PROPOSAL_STATE_APPLIED", key_id(client))
+    assert client.get(f"/v1/contacts/{ana['id']}")["family_name"] == "Souza"
+    (last, _) = client.get(f"/v1/contacts/{ana['id']}:listRevisions")["revisions"]
+    assert last["revision"]["actor"] == key_id(bot)
+    assert last["revision"]["trace_id"] == done["trace_id"]
+    again = client.http.post(path, json={})
+    assert (again.status_code, reason_of(again)) == (400, "STATE_INVALID")
+    states = [
+        each["revision"]["type"].rpartition(".")[2] for each in client.get(f"{path[:-7]}:listRevisions")["revisions"]
+    ]
+    assert states == ["applied", "accepted", "created"]
+
+
+def test_what_is_rejected_or_has_no_effect_is_not_done(platform: Running, client: Client) -> None:
+    bot, ana = agent_of(platform, client), contact(client)
+    waiting = propose(bot, "DeleteContact", {"id": ana["id"]})
+    assert list(differences(waiting)) == ["delete_time"]
+    rejected = client.post(f"/v1/proposals/{waiting['id']}:reject", {"comment": "keep her"})
+    assert (rejected["state"], rejected["decision_comment"]) == ("PROPOSAL_STATE_REJECTED", "keep her")
+    assert reason_of(client.http.post(f"/v1/proposals/{waiting['id']}:accept", json={})) == "STATE_INVALID"
+    assert "delete_time" not in client.get(f"/v1/contacts/{ana['id']}")
+
+    def refusal(method: str, asked: dict[str, Any]) -> str:
+        return reason_of(bot.http.post("/v1/proposals", json={"method": method, "request": asked}))
+
+    same = {"contact": {"id": ana["id"], "family_name": "Silva"}}
+    assert refusal("UpdateContact", same) == "STATE_INVALID"
+    assert refusal("UpdateContact", {"contact": {"id": ana["id"], "given_name": "x" * 300}}) == "FIELD_INVALID"
+    assert refusal("DeleteContact", {"id": ana["id"], "etag": '"7"'}) == "ETAG_MISMATCH"
+    assert refusal("CreateCampaign", {"campaign": {"display_name": "Not its to make"}}) == "PERMISSION_DENIED"
+    for method in ("CreateApiKey", "BatchDeleteContacts", "GetContact", "Nothing"):
+        assert refusal(method, {}) == "FIELD_INVALID"
+    assert [
+        each["method"] for each in client.get("/v1/proposals", filter=f'proposer_id = "{key_id(bot)}"')["proposals"]
+    ] == ["DeleteContact"]
+
+
+def test_a_record_that_changed_since_is_left_alone(platform: Running, client: Client) -> None:
+    bot, ana = agent_of(platform, client), contact(client)
+    waiting = propose(bot, "UpdateContact", {"contact": {"id": ana["id"], "family_name": "Souza"}})
+    client.patch(f"/v1/contacts/{ana['id']}", {"family_name": "Santos"})
+    failed = client.post(f"/v1/proposals/{waiting['id']}:accept", {})
+    assert (failed["state"], failed["failure"].partition(":")[0]) == ("PROPOSAL_STATE_FAILED", "ETAG_MISMATCH")
+    assert client.get(f"/v1/contacts/{ana['id']}")["family_name"] == "Santos"
+
+
+def test_an_agent_writes_nothing_by_itself_on_any_way(platform: Running, client: Client) -> None:
+    bot = agent_of(platform, client, scopes=["*"])
+    writing = [each for each in load().methods.values() if not each.internal and not each.streams and not reads(each)]
+    tried = 0
+    for method in writing:
+        if method.path in (PROPOSE, "/crm.gateway.v1.BatchService/Batch"):
+            continue
+        assert method.http is not None
+        path, verb = re.sub(r"\{[^}]*\}", "x", method.http.template), method.http.verb.upper()
+        answer = bot.http.request(verb, path, json=None if verb == "DELETE" else {})
+        assert (answer.status_code, reason_of(answer)) == (403, "PROPOSAL_REQUIRED"), f"{method.path}: {answer.text}"
+        with pytest.raises(Exception, match="PERMISSION_DENIED"):
+            bot.grpc(method.path, {})
+        tried += 1
+    assert tried > 100
+    write = {"method": "POST", "path": "/v1/contacts", "body": {"given_name": "Eva"}}
+    (reply,) = bot.post("/v1/batch", {"calls": [write]})["replies"]
+    assert reply["status"] == 403
+    only_reads = agent_of(platform, client, may_propose=False)
+    assert reason_of(only_reads.http.post("/v1/proposals", json={"method": "CreateContact"})) == "PERMISSION_DENIED"
+    tools, _ = agent(client, only_reads.key)
+    assert "get_contact" in tools
+    assert "update_contact" not in tools
+
+
+def test_a_rule_accepts_what_it_names_and_no_more(platform: Running, client: Client) -> None:
+    rules = [{"method": "UpdateContact", "fields": ["tags"]}, {"method": "CreateNote"}]
+    bot, ana = agent_of(platform, client, accept=rules), contact(client)
+    tagged = propose(bot, "UpdateContact", {"contact": {"id": ana["id"], "tags": ["vip"]}})
+    assert tagged["state"] == "PROPOSAL_STATE_APPLIED"
+    assert "decider_id" not in tagged
+    assert client.get(f"/v1/contacts/{ana['id']}")["tags"] == ["vip"]
+    both = propose(bot, "UpdateContact", {"contact": {"id": ana["id"], "tags": [], "family_name": "Souza"}})
+    assert both["state"] == "PROPOSAL_STATE_PENDING"
+    noted = propose(bot, "CreateNote", {"note": {"body": "called", "related_ids": [ana["id"]]}})
+    assert noted["entity_ids"][0].startswith("note_")
+    beyond = {"display_name": "x", "scopes": ["notes.read"], "agent": {"accept": [{"method": "CreateNote"}]}}
+    narrow = {"display_name": "n", "scopes": ["api_keys.*", "notes.read"]}
+    maker = platform.client(client.post("/v1/api_keys", narrow)["secret"], client.tenant)
+    answer = maker.http.post("/v1/api_keys", json=beyond)
+    assert (answer.status_code, reason_of(answer)) == (403, "PERMISSION_DENIED")
+    beyond["agent"] = {"accept": [{"method": "DeleteEverything"}]}
+    assert reason_of(client.http.post("/v1/api_keys", json=beyond)) == "FIELD_INVALID"
+
+
+def test_the_budget_of_a_day_holds_when_everything_comes_at_once(platform: Running, client: Client) -> None:
+    bot, ana = agent_of(platform, client, daily_budget=5), contact(client)
+
+    def ask(number: int) -> httpx2.Response:
+        asked = {"contact": {"id": ana["id"], "family_name": f"Silva {number}"}}
+        body = {"method": "UpdateContact", "request": asked, "reason": "again"}
+        return httpx2.post(f"{bot.url}/v1/proposals", json=body, headers=bot.http.headers, timeout=30)
+
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(ask, range(12)))
+    assert sorted(each.status_code for each in answers) == [200] * 5 + [429] * 7
+    refused = next(each for each in answers if each.status_code == 429)
+    assert reason_of(refused) == "BUDGET_EXHAUSTED"
+    assert refused.json()["error"]["details"][0]["metadata"]["reset_time"].endswith("T00:00:00Z")
+
+
+def test_what_a_viewer_may_not_read_is_not_in_the_proposal(platform: Running, client: Client) -> None:
+    hidden = {"resource": "contact", "field": "phones", "access": "FIELD_ACCESS_HIDDEN"}
+    role = {
+        "display_name": "Clerk", "permissions": ["contacts.*", "proposals.*"], "default_visibility": "VISIBILITY_ALL",
+        "field_rules": [hidden],
+    }  # fmt: skip
+    own = {"display_name": "Own", "permissions": ["contacts.*", "proposals.*"], "default_visibility": "VISIBILITY_OWN"}
+
+    def with_role(body: dict[str, Any]) -> Client:
+        made = client.post("/v1/roles", body)["id"]
+        account = client.post("/v1/service_accounts", {"display_name": "x", "role_ids": [made]})["id"]
+        key = {"display_name": "x", "scopes": ["*"], "service_account_id": account}
+        return platform.client(client.post("/v1/api_keys", key)["secret"], client.tenant)
+
+    bot, ana = agent_of(platform, client), contact(client)
+    asked = {"id": ana["id"], "family_name": "Souza", "phones": [{"number": "+5511987654321"}]}
+    path = f"/v1/proposals/{propose(bot, 'UpdateContact', {'contact': asked})['id']}"
+    clerk, stranger = with_role(role), with_role(own)
+    assert [each["field"] for each in clerk.get(path)["changes"]] == ["family_name"]
+    assert "987654321" not in json.dumps(clerk.get(path))
+    assert reason_of(clerk.http.post(f"{path}:accept", json={})) == "FIELD_UNKNOWN"
+    assert stranger.get(path)["changes"] == []
+    assert "request" not in stranger.get(path)
+    assert reason_of(stranger.http.post(f"{path}:accept", json={})) == "NOT_FOUND"
+    assert client.get(path)["state"] == "PROPOSAL_STATE_PENDING"
+    elsewhere = platform.tenant("Elsewhere")
+    assert elsewhere.http.get(path).status_code == elsewhere.http.post(f"{path}:accept", json={}).status_code == 404
+
+
+def test_an_accepted_change_is_made_once_although_the_gateways_die_half_way(platform: Running, client: Client) -> None:
+    bot, ana = agent_of(platform, client), contact(client)
+    waiting = propose(bot, "UpdateContact", {"contact": {"id": ana["id"], "family_name": "Souza"}})
+    asyncio.run(_accept_and_die(platform, client, bot, waiting["id"]))
+    again = platform.client(client.key, client.tenant)
+    path = f"/v1/proposals/{waiting['id']}"
+    done = until(lambda: _settled(again.get(path)), "the timer goes on with it")
+    assert done["state"] == "PROPOSAL_STATE_APPLIED"
+    assert again.get(f"/v1/contacts/{ana['id']}")["family_name"] == "Souza"
+    assert platform.ledger("contacts", client.tenant, ana["id"]) == [
+        "crm.contacts.v1.Contact.created",
+        "crm.contacts.v1.Contact.updated",
+    ]
+
+
+def _settled(proposal: dict[str, Any]) -> dict[str, Any] | None:
+    return None if proposal["state"] == "PROPOSAL_STATE_ACCEPTED" else proposal
+
+
+class _Undone(Exception):
+    pass
+
+
+async def _accept_and_die(platform: Running, client: Client, bot: Client, proposal: str) -> None:
+    """Accepts a proposal, and kills the gateways while its change is being made."""
+    uuid_of = ids.decode(proposal)[1]
+    connection = await asyncpg.connect(platform.env["RAPPORT_CONTACTS_DATABASE_URL"])
+    try:
+        async with connection.transaction():
+            await connection.execute("SELECT enter_tenant($1)", client.tenant)
+            # The change has its own request id, which another transaction holds now: it waits for that one's end.
+            await connection.execute(
+                "INSERT INTO idempotency (tenant_id, principal_id, method, request_id, digest, response, expire_time)"
+                " VALUES ($1, $2, $3, $4, '', '', now())",
+                client.tenant, await asyncio.to_thread(key_id, bot),
+                "/crm.contacts.v1.ContactService/UpdateContact", uuid_of,
+            )  # fmt: skip
+            accepting = asyncio.create_task(asyncio.to_thread(_accept, client, proposal))
+            await asyncio.to_thread(until, lambda: _state(platform, client, uuid_of) == 2, "it is accepted")
+            for part in ("gateway-1", "gateway-2"):
+                control.kill(platform.state, part, signal.SIGKILL)
+            await accepting
+            raise _Undone
+    except _Undone:
+        pass
+    finally:
+        await connection.close()
+    await asyncio.to_thread(control.wait_ready, platform.state)
+
+
+def _accept(client: Client, proposal: str) -> None:
+    headers = {"authorization": f"Bearer {client.key}"}
+    with contextlib.suppress(httpx2.TransportError):
+        httpx2.post(f"{client.url}/v1/proposals/{proposal}:accept", json={}, headers=headers, timeout=30)
+
+
+def _state(platform: Running, client: Client, proposal: uuid.UUID) -> int:
+    found: int = platform.rows("gateway", client.tenant, "SELECT state FROM proposals WHERE id = $1", proposal)[0][
+        "state"
+    ]
+    return found
