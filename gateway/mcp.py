@@ -9,6 +9,7 @@ and "Tools").
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -122,8 +123,11 @@ class Agents:
 
 def check_origin(origin: str | None, public_url: str) -> None:
     """Raises Denied where a browser sends what a page of somebody else's asks: its name may lead to our address."""
-    if origin is None or origin.rstrip("/") == public_url.rstrip("/") or urlsplit(origin).hostname in _HERE:
+    if origin is None or origin.rstrip("/") == public_url.rstrip("/"):
         return
+    with contextlib.suppress(ValueError):
+        if urlsplit(origin).hostname in _HERE:
+            return
     raise Denied(Reason.REASON_PERMISSION_DENIED, "pages of other origins do not speak to agents' tools")
 
 
