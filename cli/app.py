@@ -276,6 +276,7 @@ def tail(
     since: str = "",
     subscription: str = "",
     snapshot: bool = False,
+    filter: str = "",
     limit: int | None = None,
     json: Json = False,
 ) -> None:
@@ -293,10 +294,12 @@ def tail(
         Go on at the place that this subscription keeps, and keep the place of what was printed.
     snapshot
         Print every record there is first, then every change since.
+    filter
+        Only changes after which the record fits this, such as 'amount >= 100000 AND changed:stage_id'. Needs a --type.
     limit
         Stop after so many.
     """
-    asked = events.Asked(type or [], from_, since, subscription, snapshot)
+    asked = events.Asked(type or [], from_, since, subscription, snapshot, filter)
     with Client(load(), patience_s=10.0) as client:
         events.tail(client, asked, limit, json)
 

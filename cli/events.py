@@ -31,10 +31,13 @@ class Asked:
     since: str = ""
     subscription: str = ""
     snapshot: bool = False
+    filter: str = ""
 
     def params(self, last: str) -> dict[str, Any]:
         """The query of a stream that begins, or goes on after a place."""
         named: dict[str, Any] = {"types": list(self.types)} if self.types else {}
+        if self.filter:
+            named["filter"] = self.filter
         if self.subscription:
             named["subscription_id"] = self.subscription
         # The place resumes the stream; what it began with would begin it again.

@@ -1,4 +1,4 @@
-"""Filters: a subset of AIP-160 (https://google.aip.dev/160), turned into a condition on a resource's table.
+"""Filters: a subset of AIP-160 (https://google.aip.dev/160), read, and turned into a condition on a resource's table.
 
 Comparisons ``field op value`` with = != < <= > >= and : (has), joined by AND, OR, NOT and parentheses.
 """
@@ -6,14 +6,17 @@ Comparisons ``field op value`` with = != < <= > >= and : (has), joined by AND, O
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from functools import partial
+from typing import Final, Generic, NoReturn, TypeAlias, TypeVar
 
 from google.protobuf.descriptor import Descriptor
 from sqlalchemy import ColumnElement, Table, and_, not_, or_, true
 
+from chassis import context
 from chassis.errors import Invalid, Reason
-from chassis.query.operands import COMPARISONS, compare
+from chassis.query.operands import COMPARISONS, Term, in_sql, resolve
 
 MAX_DEPTH: Final = 20
 MAX_TERMS: Final = 100
@@ -31,6 +34,36 @@ _TOKEN: Final = re.compile(
 )
 
 
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Every(Generic[T]):
+    """All of these hold."""
+
+    parts: tuple[Tree[T], ...]
+
+
+@dataclass(frozen=True)
+class Some(Generic[T]):
+    """One of these holds, or more."""
+
+    parts: tuple[Tree[T], ...]
+
+
+@dataclass(frozen=True)
+class Not(Generic[T]):
+    """This does not hold."""
+
+    part: Tree[T]
+
+
+# What a filter says: comparisons of the kind that whoever reads it makes of them, and how they are joined.
+Tree: TypeAlias = "Every[T] | Some[T] | Not[T] | T"
+# A comparison from its path, the place of that, the comparison's sign, its value, and whether that is a bare `*`.
+Resolve = Callable[[str, int, str, str, bool], T]
+
+
 @dataclass(frozen=True)
 class _Token:
     kind: str
@@ -46,7 +79,24 @@ def condition(text: str, resource: Descriptor, table: Table) -> ColumnElement[bo
     """
     if not text.strip():
         return true()
-    return _Parser(_tokens(text), resource, table).whole()
+    allowed = context.fields(resource).filterable
+    return _condition(read(text, partial(resolve, resource, table.c.keys(), allowed)), table)
+
+
+def _condition(tree: Tree[Term], table: Table) -> ColumnElement[bool]:
+    match tree:
+        case Every(parts):
+            return and_(*(_condition(each, table) for each in parts))
+        case Some(parts):
+            return or_(*(_condition(each, table) for each in parts))
+        case Not(part):
+            return not_(_condition(part, table))
+    return in_sql(tree, table)
+
+
+def read(text: str, resolve: Resolve[T]) -> Tree[T]:
+    """What a filter says that is not empty. Raises Invalid, FILTER_INVALID, with the place, counted from 1."""
+    return _Parser(_tokens(text), resolve).whole()
 
 
 def _tokens(text: str) -> list[_Token]:
@@ -70,40 +120,39 @@ def _refuse(message: str, position: int) -> NoReturn:
     )
 
 
-class _Parser:
+class _Parser(Generic[T]):
     """Reads by recursive descent: OR binds loosest, then AND, then NOT."""
 
-    def __init__(self, tokens: list[_Token], resource: Descriptor, table: Table) -> None:
+    def __init__(self, tokens: list[_Token], resolve: Resolve[T]) -> None:
         self._tokens = tokens
         self._at = 0
         self._terms = 0
-        self._resource = resource
-        self._table = table
+        self._resolve = resolve
 
-    def whole(self) -> ColumnElement[bool]:
+    def whole(self) -> Tree[T]:
         result = self._any_of(0)
         if (token := self._peek()) is not None:
             _refuse(f"'{token.text}' was not expected; join comparisons with AND or OR", token.position)
         return result
 
-    def _any_of(self, depth: int) -> ColumnElement[bool]:
+    def _any_of(self, depth: int) -> Tree[T]:
         parts = [self._all_of(depth)]
         while self._take_word("OR"):
             parts.append(self._all_of(depth))
-        return or_(*parts) if len(parts) > 1 else parts[0]
+        return Some(tuple(parts)) if len(parts) > 1 else parts[0]
 
-    def _all_of(self, depth: int) -> ColumnElement[bool]:
+    def _all_of(self, depth: int) -> Tree[T]:
         parts = [self._one(depth)]
         while self._take_word("AND"):
             parts.append(self._one(depth))
-        return and_(*parts) if len(parts) > 1 else parts[0]
+        return Every(tuple(parts)) if len(parts) > 1 else parts[0]
 
-    def _one(self, depth: int) -> ColumnElement[bool]:
+    def _one(self, depth: int) -> Tree[T]:
         token = self._peek()
         if depth > MAX_DEPTH:
             _refuse(f"it is nested more than {MAX_DEPTH} deep", token.position if token else 0)
         if self._take_word("NOT"):
-            return not_(self._one(depth + 1))
+            return Not(self._one(depth + 1))
         if token is not None and token.text == "(" and token.kind == "paren":
             self._at += 1
             inner = self._any_of(depth + 1)
@@ -114,7 +163,7 @@ class _Parser:
             return inner
         return self._comparison()
 
-    def _comparison(self) -> ColumnElement[bool]:
+    def _comparison(self) -> T:
         self._terms += 1
         field = self._next("a field's name")
         if self._terms > MAX_TERMS:
@@ -127,15 +176,7 @@ class _Parser:
         value = self._next(f"a value after '{field.text} {operator.text}'")
         if value.kind in ("op", "paren"):
             _refuse(f"'{value.text}' stands where a value belongs", value.position)
-        return compare(
-            self._resource,
-            self._table,
-            field.text,
-            field.position,
-            operator.text,
-            _value(value),
-            value.kind == "star",
-        )
+        return self._resolve(field.text, field.position, operator.text, _value(value), value.kind == "star")
 
     def _peek(self) -> _Token | None:
         return self._tokens[self._at] if self._at < len(self._tokens) else None

@@ -1,12 +1,14 @@
-"""One comparison of a filter: the column a field is kept in, and the value a text means there."""
+"""One comparison of a filter: the field it looks at, the value a text means there, and what that is in SQL."""
 
 from __future__ import annotations
 
 import datetime as dt
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
+from enum import Enum, auto
 from typing import Any, Final
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -15,9 +17,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from sqlalchemy import ColumnElement, Table, any_, bindparam, cast, func, literal
 from sqlalchemy.dialects.postgresql import JSONB
 
-from chassis import context, ids
+from chassis import ids
 from chassis.contract import inner, is_repeated, refs
 from chassis.errors import Failure, Invalid, Reason
+from chassis.rows import kept
 
 COMPARISONS: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "=": operator.eq,
@@ -30,9 +33,43 @@ COMPARISONS: Final[dict[str, Callable[[Any, Any], Any]]] = {
 }
 
 
-def field_of(resource: Descriptor, name: str, *, reason: Reason.ValueType, what: str, position: int) -> FieldDescriptor:
-    """The field of that name, where the caller may filter by it. Raises Invalid with the nearest name otherwise."""
-    allowed = context.fields(resource).filterable
+class Kind(Enum):
+    """What a comparison looks at."""
+
+    IS_SET = auto()  # whether there is a value
+    PLAIN = auto()  # the value
+    CONTAINS = auto()  # the text, in part and whatever its case
+    HAS = auto()  # the values of a list of texts
+    HAS_PART = auto()  # a field of the values of a list of messages
+    CURRENCY = auto()  # the currency of a sum of money
+    PART = auto()  # a field of a message, as a text
+    PART_CONTAINS = auto()  # the same, in part and whatever its case
+
+
+@dataclass(frozen=True)
+class Term:
+    """A comparison that can be made: ``comparison`` is one of COMPARISONS, ``value`` what the text means there.
+
+    ``part`` is the field's field that is compared, where one is.
+    """
+
+    kind: Kind
+    field: FieldDescriptor
+    comparison: str
+    value: Any
+    part: str = ""
+
+
+def field_of(
+    resource: Descriptor,
+    name: str,
+    allowed: frozenset[str],
+    *,
+    reason: Reason.ValueType,
+    what: str,
+    position: int,
+) -> FieldDescriptor:
+    """The field of that name, where it is among those ``allowed``. Raises Invalid with the nearest name otherwise."""
     field = resource.fields_by_name.get(name)
     if field is not None and name in allowed:
         return field
@@ -42,72 +79,89 @@ def field_of(resource: Descriptor, name: str, *, reason: Reason.ValueType, what:
     raise Invalid(reason, f"{what}: {message}", metadata={"field": name}, violations=[(what, message)])
 
 
-def compare(
-    resource: Descriptor, table: Table, path: str, position: int, comparison: str, value: str, any_value: bool
-) -> ColumnElement[bool]:
-    """The condition of ``path comparison value``; ``any_value`` where the value is a bare ``*``."""
+def resolve(
+    resource: Descriptor, columns: Collection[str], allowed: frozenset[str], path: str, position: int,
+    comparison: str, value: str, any_value: bool,
+) -> Term:  # fmt: skip
+    """What ``path comparison value`` asks of a resource that is kept in these columns.
+
+    ``any_value`` where the value is a bare ``*``. Raises Invalid for what cannot be asked.
+    """
     name, _, rest = path.partition(".")
-    field = field_of(resource, name, reason=Reason.REASON_FILTER_UNKNOWN_FIELD, what="filter", position=position)
+    reason = Reason.REASON_FILTER_UNKNOWN_FIELD
+    field = field_of(resource, name, allowed, reason=reason, what="filter", position=position)
     if name == "custom":
         raise Invalid(
             Reason.REASON_CUSTOM_FIELD_UNKNOWN,
             f"filter: there is no custom field '{rest}', at position {position + 1}",
             metadata={"field": path},
         )
-    if name not in table.c:
+    if name not in columns:
         raise _invalid(path, f"'{name}' cannot be filtered by")
-    column = table.c[name]
     if any_value:
-        return _is_set(path, comparison, field, column)
+        if comparison != ":":
+            raise _invalid(path, "'*' goes with ':' only, as in 'email:*'")
+        return Term(Kind.IS_SET, field, comparison, None)
     if is_repeated(field):
-        return _has(path, rest, comparison, value, field, column)
+        return _has(path, rest, comparison, value, field)
     if rest:
-        return _inside(path, rest, comparison, value, field, table)
+        return _inside(path, rest, comparison, value, field)
     wanted = _parse(path, field, value)
-    if comparison == ":" and isinstance(wanted, str) and not refs(field):
-        return column.icontains(wanted, autoescape=True)
-    if comparison == "!=":
-        return column.is_distinct_from(wanted)
-    return COMPARISONS[comparison](column, wanted)  # type: ignore[no-any-return]
+    contains = comparison == ":" and isinstance(wanted, str) and not refs(field)
+    return Term(Kind.CONTAINS if contains else Kind.PLAIN, field, comparison, wanted)
 
 
-def _is_set(path: str, comparison: str, field: FieldDescriptor, column: Any) -> ColumnElement[bool]:
-    if comparison != ":":
-        raise _invalid(path, "'*' goes with ':' only, as in 'email:*'")
-    if is_repeated(field):
-        size = func.jsonb_array_length(column) if field.message_type else func.cardinality(column)
-        return size > 0
-    return column.is_not(None)  # type: ignore[no-any-return]
-
-
-def _has(path: str, rest: str, comparison: str, value: str, field: FieldDescriptor, column: Any) -> ColumnElement[bool]:
+def _has(path: str, rest: str, comparison: str, value: str, field: FieldDescriptor) -> Term:
     if comparison not in ("=", ":"):
         raise _invalid(path, "it holds several values: only '=' and ':' apply")
     if field.message_type is None:
         if rest:
             raise _invalid(path, f"'{field.name}' has no fields of its own")
-        return literal(value) == any_(column)
+        return Term(Kind.HAS, field, comparison, value)
     inner = field.message_type.fields_by_name.get(rest)
     if inner is None or inner.message_type is not None or is_repeated(inner):
         raise _invalid(path, f"name one of {', '.join(_plain_fields(field))} after '{field.name}.'")
-    return column.contains(cast(bindparam(None, [{rest: value}], type_=JSONB, unique=True), JSONB))  # type: ignore[no-any-return]
+    return Term(Kind.HAS_PART, field, comparison, value, rest)
 
 
-def _inside(
-    path: str, rest: str, comparison: str, value: str, field: FieldDescriptor, table: Table
-) -> ColumnElement[bool]:
-    column = table.c[field.name]
+def _inside(path: str, rest: str, comparison: str, value: str, field: FieldDescriptor) -> Term:
     if field.message_type is not None and field.message_type.full_name == "google.type.Money":
         if rest != "currency_code":
             raise _invalid(path, f"compare '{field.name}' itself, or '{field.name}.currency_code'")
-        return COMPARISONS[comparison](table.c[f"{field.name}_currency"], value)  # type: ignore[no-any-return]
+        return Term(Kind.CURRENCY, field, comparison, value, rest)
     inner = field.message_type.fields_by_name.get(rest) if field.message_type is not None else None
-    if inner is None or inner.message_type is not None or not isinstance(column.type, JSONB):
+    ((_, kind), *_) = kept(field).columns
+    if inner is None or inner.message_type is not None or not isinstance(kind, JSONB):
         raise _invalid(path, f"'{field.name}' has no field '{rest}' to compare")
-    text = column[rest].astext
-    if comparison == ":":
-        return text.icontains(value, autoescape=True)  # type: ignore[no-any-return]
-    return COMPARISONS[comparison](text, value)  # type: ignore[no-any-return]
+    return Term(Kind.PART_CONTAINS if comparison == ":" else Kind.PART, field, comparison, value, rest)
+
+
+def in_sql(term: Term, table: Table) -> ColumnElement[bool]:
+    """The condition of a comparison on the rows of the resource's table. `matching` says the same of a record."""
+    column: Any = table.c[term.field.name]
+    found: Any
+    compare, value = COMPARISONS[term.comparison], term.value
+    match term.kind:
+        case Kind.IS_SET if is_repeated(term.field):
+            size = func.jsonb_array_length(column) if term.field.message_type else func.cardinality(column)
+            found = size > 0
+        case Kind.IS_SET:
+            found = column.is_not(None)
+        case Kind.CONTAINS:
+            found = column.icontains(value, autoescape=True)
+        case Kind.HAS:
+            found = literal(value) == any_(column)
+        case Kind.HAS_PART:
+            found = column.contains(cast(bindparam(None, [{term.part: value}], type_=JSONB, unique=True), JSONB))
+        case Kind.CURRENCY:
+            found = compare(table.c[f"{term.field.name}_currency"], value)
+        case Kind.PART_CONTAINS:
+            found = column[term.part].astext.icontains(value, autoescape=True)
+        case Kind.PART:
+            found = compare(column[term.part].astext, value)
+        case _:
+            found = column.is_distinct_from(value) if term.comparison == "!=" else compare(column, value)
+    return found  # type: ignore[no-any-return]
 
 
 def _plain_fields(field: FieldDescriptor) -> list[str]:

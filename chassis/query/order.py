@@ -10,7 +10,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from sqlalchemy import ColumnElement, Table, and_, false, or_, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from chassis import contract
+from chassis import context, contract
 from chassis.errors import Invalid, Reason, invalid
 from chassis.query.operands import field_of
 from chassis.rows import Row
@@ -91,7 +91,10 @@ def parse_order(text: str, resource: Descriptor, table: Table) -> Order:
         words = part.split()
         if not 1 <= len(words) <= 2 or (len(words) == 2 and words[1].lower() not in ("asc", "desc")):
             raise _invalid(f"'{part.strip()}' is not a field, or a field and 'desc'")
-        field = field_of(resource, words[0], reason=Reason.REASON_ORDER_INVALID, what="order_by", position=position)
+        allowed = context.fields(resource).filterable
+        field = field_of(
+            resource, words[0], allowed, reason=Reason.REASON_ORDER_INVALID, what="order_by", position=position
+        )
         if field.name not in table.c or isinstance(table.c[field.name].type, (ARRAY, JSONB)):
             raise _invalid(f"'{words[0]}' cannot be ordered by")
         down = len(words) == 2 and words[1].lower() == "desc"

@@ -32,7 +32,7 @@ _NOTE = (
 
 async def prepare(work: Work, subscription: pb.Subscription, before: pb.Subscription | None) -> None:
     """Checks the filters, and lets it begin when it was made where it does not say."""
-    check_wanted(subscription.types, subscription.changed_fields, context.current().caller)
+    check_wanted(subscription, context.current().caller)
     if not subscription.HasField("start_time"):
         subscription.start_time.CopyFrom(subscription.create_time)
 
@@ -87,7 +87,8 @@ async def resolved(db: Database, request: event_pb2.SubscribeRequest, caller: Ca
     if not caller.may(_PERMISSION):
         text = f"this needs the permission '{_PERMISSION}'"
         raise Denied(Reason.REASON_PERMISSION_DENIED, text, metadata={"permission": _PERMISSION})
-    if request.types or request.entity_ids or request.changed_fields or request.HasField("start_time"):
+    own = request.types, request.entity_ids, request.changed_fields, request.filter
+    if any(own) or request.HasField("start_time"):
         raise invalid("subscription_id", "what is wanted, and from when, stands in the subscription")
     async with db.read(caller.tenant) as tx:
         record = await _read(tx, request.subscription_id)
@@ -95,6 +96,7 @@ async def resolved(db: Database, request: event_pb2.SubscribeRequest, caller: Ca
         types=record.types,
         entity_ids=record.entity_ids,
         changed_fields=record.changed_fields,
+        filter=record.filter,
         replay_id=request.replay_id or record.cursor,
         snapshot=request.snapshot,
     )

@@ -60,8 +60,9 @@ class Snapshot:
             while method is not None and token is not None:
                 page = await self._page(kind, method, token, caller())
                 for record in getattr(page, page.DESCRIPTOR.fields[0].name):
-                    if self._wanted.shows(record.id):
-                        self._note(kind, record)
+                    # Also where it is not shown: what happened before is not what it is now.
+                    self._note(kind, record)
+                    if self._wanted.shows(record, caller()):
                         yield snapshot_of(record, self._codec, caller())
                 token = page.next_page_token or None
 

@@ -65,8 +65,8 @@ class Subscriptions:
         check(request)
         if request.subscription_id:
             request = await kept.resolved(self._db, request, caller)
-        check_wanted(request.types, request.changed_fields, caller)
-        wanted = Wanted(request.types, request.entity_ids, request.changed_fields)
+        check_wanted(request, caller)
+        wanted = Wanted(request)
         snapshot = None
         if request.replay_id:
             start: Positions | datetime = replay.unseal(self._sealer, caller.tenant, request.replay_id)
@@ -232,7 +232,7 @@ class Subscription:
             before, self._caller = self._caller, await self._recheck()
             self._checked = now
             if self._caller.access != before.access:
-                check_wanted(self._request.types, self._request.changed_fields, self._caller)
+                check_wanted(self._request, self._caller)
 
     def _checkpoint(self) -> pb.SubscribeResponse:
         return pb.SubscribeResponse(replay_id=self.replay_id)

@@ -86,8 +86,8 @@ class WebhookEndpoints(Service, serves="crm.gateway.v1.WebhookEndpointService"):
                 self._outbound.check(endpoint.url)
             except Refused as refused:
                 raise invalid("url", refused.reason) from None
-        if (endpoint.types, endpoint.changed_fields) != (was.types, was.changed_fields):
-            check_wanted(endpoint.types, endpoint.changed_fields, context.current().caller)
+        if any(getattr(endpoint, name) != getattr(was, name) for name in ("types", "changed_fields", "filter")):
+            check_wanted(endpoint, context.current().caller)
         if before is None:
             endpoint.state = pb.WEBHOOK_STATE_ENABLED
             endpoint.state_time.CopyFrom(timestamp(await work.now()))

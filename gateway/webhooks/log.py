@@ -76,7 +76,7 @@ class Listener:
         self.id: UUID = row.id
         self.endpoint = pb.WebhookEndpoint.FromString(row.record)
         self._row = row
-        self._wanted = Wanted(self.endpoint.types, self.endpoint.entity_ids, self.endpoint.changed_fields)
+        self._wanted = Wanted(self.endpoint)
 
     async def of(self, changes: Sequence[Change], tx: Tx) -> list[Change]:
         """Those of the changes that the endpoint hears of."""

@@ -88,6 +88,51 @@ def test_only_changes_of_the_fields_that_were_named_come(platform: Running) -> N
     assert "did you mean 'domain'" in refused.text
 
 
+def test_a_filter_is_asked_about_the_record_after_the_change(platform: Running) -> None:
+    client = platform.tenant("Filters")
+    wanted = {"types": COMPANY, "filter": 'employee_count >= 50 AND changed:"employee_count"'}
+    kept = client.post("/v1/subscriptions", {"display_name": "large", **wanted, "types": [COMPANY]})
+    large = client.post("/v1/companies", {"display_name": "Large", "employee_count": 100})
+    small = client.post("/v1/companies", {"display_name": "Small", "employee_count": 5})
+    client.patch(f"/v1/companies/{large['id']}", {"display_name": "Larger"})
+    client.patch(f"/v1/companies/{small['id']}", {"employee_count": 50})
+    expected = [(large["id"], "1"), (small["id"], "2")]
+    for query in (
+        wanted | {"start_time": kept["create_time"]},
+        {"subscription_id": kept["id"]},
+        wanted | {"snapshot": "true"},
+    ):
+        with following(client, **query) as stream:
+            found = {event["entity_id"]: event["revision"] for _, event in events(stream, 2)}
+        assert found == (dict(expected) if "snapshot" not in query else {large["id"]: "2", small["id"]: "2"})
+    program, environment = command(client, platform)
+    tail = ("events", "tail", "--type", COMPANY, "--filter", wanted["filter"], "--since", kept["create_time"])
+    done = subprocess.run([*program, *tail, "--limit", "2", "--json"], env=environment, capture_output=True, check=True)
+    assert [json.loads(line)["entity_id"] for line in done.stdout.splitlines()] == [each for each, _ in expected]
+
+
+def test_a_filter_that_no_list_would_take_is_refused_at_opening(platform: Running) -> None:
+    client = platform.tenant("Bad filters")
+    for types, text, reason in (
+        ([COMPANY], "employes = 1", "FILTER_UNKNOWN_FIELD"),
+        ([COMPANY], "changed:employes", "FILTER_UNKNOWN_FIELD"),
+        ([COMPANY, "crm.sales.v1.Deal"], "employee_count = 1", "FILTER_UNKNOWN_FIELD"),
+        ([], "employee_count = 1", "FILTER_UNKNOWN_FIELD"),
+        ([COMPANY], "employee_count =", "FILTER_INVALID"),
+        ([COMPANY], "changed < 3", "FILTER_INVALID"),
+    ):
+        fields = {"types": types, "filter": text}
+        for refused in (
+            client.http.get("/v1/events:subscribe", params=fields),
+            client.http.post("/v1/subscriptions", json={"display_name": "bad", **fields}),
+            client.http.post("/v1/webhook_endpoints", json={"url": "https://example.com/", **fields}),
+        ):
+            assert refused.status_code == 400, refused.text
+            details = {each["@type"].rpartition(".")[2]: each for each in refused.json()["error"]["details"]}
+            assert details["ErrorInfo"]["reason"] == reason
+            assert details["BadRequest"]["field_violations"][0]["field"].endswith("filter")
+
+
 def churn(client: Client, companies: list[str], stop: threading.Event, seed: int) -> None:
     """Makes, changes and deletes companies until ``stop``."""
     chance = random.Random(seed)

@@ -59,6 +59,17 @@ def state(client: Client, made: dict[str, Any]) -> dict[str, Any]:
     return client.get(f"/v1/webhook_endpoints/{made['id']}")
 
 
+def test_an_endpoint_hears_of_the_records_that_fit_its_filter(client: Client, receiver: Receiver) -> None:
+    made = endpoint(client, receiver.url("/large"), filter="employee_count >= 50")
+    for name, count in (("Tiny", 2), ("Huge", 500)):
+        client.post("/v1/companies", {"display_name": name, "employee_count": count})
+    until(lambda: receiver.of("/large"), "the call arrives")
+    assert [each.event["after"]["display_name"] for each in receiver.of("/large")] == ["Huge"]
+    client.patch(f"/v1/webhook_endpoints/{made['id']}", {"filter": ""})
+    company(client, "Unfiltered")
+    until(lambda: receiver.of("/large")[-1].event["after"]["display_name"] == "Unfiltered", "it hears of all")
+
+
 def test_an_endpoint_gets_each_change_signed_in_the_form_of_the_stream(client: Client, receiver: Receiver) -> None:
     made = endpoint(client, receiver.url("/good"))
     assert made["secret"].startswith("whsec_")

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from crm.gateway.v1.event_pb2 import SubscribeRequest
 from crm.type.v1 import change_pb2
 
 from chassis import contract, ids
@@ -14,7 +15,7 @@ from chassis.change import Change
 from chassis.context import Caller
 from chassis.errors import Failure
 from gateway.live.rendering import event_of
-from gateway.live.wanted import check_wanted, may_see
+from gateway.live.wanted import Wanted, check_wanted, may_see
 from gateway.transcode import Transcoder
 from tests.integration.access.restricted import ALL, HIDDEN, NONE, OWN, TEAM, House, Restricted
 from tests.running import until
@@ -120,7 +121,16 @@ def test_an_event_shows_no_hidden_field_and_cannot_be_asked_for_by_one(house: Ho
     caller = _caller(house.who(ALL, ("deal", "loss_reason", HIDDEN)))
     event = event_of(_change(before, after), Transcoder(), caller)
     with pytest.raises(Failure):
-        check_wanted(["crm.sales.v1.Deal"], ["loss_reason"], caller)
+        check_wanted(SubscribeRequest(types=["crm.sales.v1.Deal"], changed_fields=["loss_reason"]), caller)
+    for text in ('loss_reason = "price"', "changed:loss_reason"):
+        asked = SubscribeRequest(types=["crm.sales.v1.Deal"], filter=text)
+        with pytest.raises(Failure) as refused:
+            check_wanted(asked, caller)
+        assert refused.value.reason_name == "FILTER_UNKNOWN_FIELD"
+        assert not Wanted(asked).takes(_change(after, before), caller), "not by a filter that was opened before either"
+        assert Wanted(asked).takes(_change(after, before), _caller(house.who(ALL)))
+    unseen = _change(before, deal.message(id=before.id, loss_reason="other", display_name="A"), "loss_reason")
+    assert not Wanted(SubscribeRequest(filter="changed:*")).takes(unseen, caller)
     assert list(event.changed.paths) == ["display_name"]
     assert "loss_reason" not in event.before
     assert "loss_reason" not in event.after
@@ -131,10 +141,10 @@ def _caller(who: Restricted) -> Caller:
     return Caller(uuid4(), who.house.me, frozenset({"*"}), "gateway", access=who.access)
 
 
-def _change(before: Any, after: Any) -> Change:
+def _change(before: Any, after: Any, *changed: str) -> Change:
     message = change_pb2.Change(
         event_id=str(uuid4()), type="crm.sales.v1.Deal.updated", entity_id=after.id, revision=2,
         before=before.SerializeToString(), after=after.SerializeToString(),
     )  # fmt: skip
-    message.changed.paths.extend(["display_name", "loss_reason"])
+    message.changed.paths.extend(changed or ["display_name", "loss_reason"])
     return Change("sales", 1, uuid4(), message)

@@ -1,0 +1,14 @@
+"""event filters"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0010"
+down_revision = "0009"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    for table in ("subscriptions", "webhook_endpoints"):
+        op.add_column(table, sa.Column("filter", sa.Text(), nullable=True))
