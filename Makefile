@@ -61,7 +61,7 @@ logs: .venv  ## follow its logs (PART=sales for one part)
 status: .venv  ## show what runs
 	@$(PY) -m deploy.local status
 
-rebuild: .venv gen  ## make a projection again from the ledgers (PROJECTION=timeline)
+rebuild: .venv gen  ## make a projection again from the ledgers (PROJECTION=timeline or funnel)
 	@$(PY) -m deploy.local rebuild $(or $(PROJECTION),timeline)
 
 rotate-keys: .venv  ## give the running processes new signing keys (KINDS=sales for some); takes minutes

@@ -190,7 +190,10 @@ def _unready(state: State) -> list[str]:
 
 
 # Each projection with the kind of process that keeps it and the module that makes it again.
-PROJECTIONS = {"timeline": ("activities", "services.activities.rebuild")}
+PROJECTIONS = {
+    "timeline": ("activities", "services.activities.rebuild"),
+    "funnel": ("marketing", "services.marketing.rebuild"),
+}
 
 
 def rebuild(state: State, projection: str) -> int:

@@ -7,30 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from itertools import groupby
 from typing import Final
 from uuid import UUID
 
-from crm.internal.v1 import ledger_pb2 as pb
 from sqlalchemy import bindparam, delete, select, tuple_
 
 from chassis import contract
 from chassis.change import Change
-from chassis.clients import Channels, service_caller
+from chassis.clients import Channels
 from chassis.db import Database
-from chassis.errors import Exhausted
+from chassis.rebuild import pages
 from chassis.run import platform_of
 from chassis.settings import Settings
 from services.activities import projection
 from services.activities.__main__ import application
 from services.activities.tables import entity_owner, entity_subject, entry_subject, timeline_entries
 
-_READ: Final = "/crm.internal.v1.LedgerService/ReadChanges"
-_NO_TENANT: Final = UUID(int=0)
-_PAGE: Final = 1_000
 _DELETED_AT_ONCE: Final = 5_000
-_LIMIT_S: Final = 30.0
 
 
 class Rebuild:
@@ -57,38 +52,15 @@ class Rebuild:
     async def _read_ledgers(self, *, empty: bool) -> int:
         read = 0
         for home in self._positions:
-            async for changes in self._pages(home):
+            async for position, changes in pages(self._channels, application.name, home, self._positions[home]):
                 for tenant, group in groupby(sorted(changes, key=_tenant), key=_tenant):
                     if empty and tenant not in self._emptied:
                         await self._empty(tenant)
                     async with self._db.write(tenant) as tx:
                         await projection.add(list(group), tx)
                 read += len(changes)
+                self._positions[home] = position
         return read
-
-    async def _pages(self, home: str) -> AsyncIterator[list[Change]]:
-        limit = _PAGE
-        while True:
-            request = pb.ReadChangesRequest(after_position=self._positions[home], limit=limit, all_tenants=True)
-            try:
-                answer = await self._channels.call(
-                    _READ,
-                    request,
-                    pb.ReadChangesResponse.FromString,
-                    kind=home,
-                    caller=service_caller(application.name, _NO_TENANT),
-                    timeout_s=_LIMIT_S,
-                )
-            except Exhausted:
-                if limit == 1:
-                    raise
-                limit //= 2  # these records are large
-                continue
-            if answer.changes:
-                yield [Change(home, each.position, UUID(each.tenant_id), each.change) for each in answer.changes]
-            self._positions[home] = answer.position
-            if answer.position >= answer.last_position:
-                return
 
     async def _empty(self, tenant: UUID) -> None:
         self._emptied.add(tenant)

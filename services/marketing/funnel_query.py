@@ -9,6 +9,7 @@ from uuid import UUID
 
 from crm.marketing.v1 import funnel_report_pb2 as pb
 from crm.sales.v1 import deal_pb2, lead_pb2
+from google.protobuf.message import Message
 from sqlalchemy import (
     Column,
     ColumnElement,
@@ -53,21 +54,6 @@ _STEPS: Final = {
     pb.FUNNEL_STEP_KIND_LEAD_TO_WON: ("open_time", "won_time"),
 }
 
-# When a lead first brought a customer; NULL where it has not. A lead may have several won deals and counts once.
-# A look-up a lead in deal_view_won_ix: joined as a whole, the planner may compare every lead with every deal, for it
-# knows how many leads a tenant has on average, not how many this one has.
-_WON: Final = (
-    select(func.min(deal_view.c.close_time).label("won_time"))
-    .where(
-        deal_view.c.tenant_id == bindparam("tenant"),
-        deal_view.c.lead_id == lead_view.c.id,
-        # In the statement's text: a generic plan cannot tell that a parameter meets the index's condition.
-        deal_view.c.state == literal_column(str(deal_pb2.DEAL_STATE_WON)),
-        ~deal_view.c.deleted,
-    )
-    .lateral("won")
-)
-
 
 def read(request: pb.GetFunnelReportRequest) -> tuple[Select[Any], dict[str, Any]]:
     """The statement and its parameters. Its first row is all leads together; the groups follow, the largest first."""
@@ -89,27 +75,51 @@ def durations(row: Any, step: pb.FunnelStepKind.ValueType) -> tuple[dt.timedelta
     return getattr(row, f"median_{step}"), getattr(row, f"p90_{step}"), getattr(row, f"negative_{step}")
 
 
+def _won() -> FromClause:
+    """When a lead first brought a customer by a deal in sight; NULL where it has not.
+    A lead may have several won deals and counts once. It is a look-up a lead in deal_view_won_ix: joined as a whole,
+    the planner may compare every lead with every deal, for it knows how many leads a tenant has on average, not how
+    many this one has.
+    this one has.
+    """
+    statement = select(func.min(deal_view.c.close_time).label("won_time")).where(
+        deal_view.c.tenant_id == bindparam("tenant"),
+        deal_view.c.lead_id == lead_view.c.id,
+        # In the statement's text: a generic plan cannot tell that a parameter meets the index's condition.
+        deal_view.c.state == literal_column(str(deal_pb2.DEAL_STATE_WON)),
+        ~deal_view.c.deleted,
+        *_in_sight(deal_view.c.owner_id, deal_pb2.Deal),
+    )
+    return statement.lateral("won")
+
+
+def _in_sight(owner_id: Column[Any], resource: type[Message]) -> Iterator[ColumnElement[bool]]:
+    """The condition that the caller may see a record; none where it may see every one."""
+    if (owners := context.owners(contract.descriptor_of(resource))) is not None:
+        yield owner_id == func.any(cast(owners, ARRAY(Uuid)))
+
+
 def _leads(key: ColumnElement[Any], filters: list[ColumnElement[bool]]) -> FromClause:
     """A row a lead: its group, whether and when it was converted and won."""
+    deals = _won()
     converted = lead_view.c.status == lead_pb2.LEAD_STATUS_CONVERTED
     return (
         select(
             key.label("key"),
             lead_view.c.open_time,
             lead_view.c.convert_time,
-            _WON.c.won_time,
+            deals.c.won_time,
             converted.label("converted"),
-            _WON.c.won_time.is_not(None).label("won"),
+            deals.c.won_time.is_not(None).label("won"),
         )
-        .select_from(lead_view.join(_WON, true()))
+        .select_from(lead_view.join(deals, true()))
         .where(lead_view.c.tenant_id == bindparam("tenant"), ~lead_view.c.deleted, *filters)
         .subquery("leads")
     )
 
 
 def _filters(request: pb.GetFunnelReportRequest) -> Iterator[ColumnElement[bool]]:
-    if (owners := context.owners(contract.descriptor_of(lead_pb2.Lead))) is not None:
-        yield lead_view.c.owner_id == func.any(cast(owners, ARRAY(Uuid)))
+    yield from _in_sight(lead_view.c.owner_id, lead_pb2.Lead)
     if request.HasField("start_time"):
         yield lead_view.c.open_time >= moment(request.start_time)
     if request.HasField("end_time"):

@@ -16,13 +16,16 @@ from services.marketing.tables import deal_view, lead_view
 
 
 def _keep_newest(view: Table) -> Executable:
-    """Writes a copy of a record unless a later revision is there: events come twice and out of order."""
+    """Writes a copy of a record unless a later revision is there: events come twice and out of order.
+
+    The same revision is written again: what a copy has got to hold since is filled in so (rebuild.py).
+    """
     kept = [column.name for column in view.c if column.name != "tenant_id"]
     row = insert(view).values(tenant_id=bindparam("tenant"), **{name: bindparam(f"v_{name}") for name in kept})
     return row.on_conflict_do_update(
         index_elements=[view.c.tenant_id, view.c.id],
         set_={name: row.excluded[name] for name in kept if name != "id"},
-        where=row.excluded.revision > view.c.revision,
+        where=row.excluded.revision >= view.c.revision,
     )
 
 
@@ -54,13 +57,14 @@ async def keep_lead(change: Change, tx: Tx) -> None:
 
 @on("crm.sales.v1.Deal.*", effect=Effect.STATE)
 async def keep_deal(change: Change, tx: Tx) -> None:
-    """Keeps which lead a deal came from and how it stands, as the change left it."""
+    """Keeps which lead a deal came from, whose it is and how it stands, as the change left it."""
     if (deal := change.after) is None:
         return
     row = {
         "v_id": change.entity_uuid,
         "v_revision": change.revision,
         "v_lead_id": uuid_of(deal.lead_id) if deal.lead_id else None,
+        "v_owner_id": uuid_of(deal.owner_id) if deal.owner_id else None,
         "v_state": deal.state,
         "v_close_time": _time(deal, "close_time"),
         "v_deleted": deal.HasField("delete_time"),

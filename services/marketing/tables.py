@@ -47,6 +47,7 @@ deal_view = schema.table(
     Column("id", Uuid, nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("lead_id", Uuid),
+    Column("owner_id", Uuid),
     Column("state", SmallInteger, nullable=False),
     Column("close_time", Time),
     Column("deleted", Boolean, nullable=False),

@@ -79,6 +79,7 @@ def test_the_timeline_is_what_a_rebuild_makes(platform: Running, filled: Filled)
 
     before = projected()
     assert control.rebuild(platform.state, "timeline") == 0
+    assert control.rebuild(platform.state, "funnel") == 0
     for name, was, now in zip(PROJECTIONS, before, projected(), strict=True):
         assert not was ^ now, name
     assert all(before)

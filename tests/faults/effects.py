@@ -106,6 +106,7 @@ def _deal_view(body: bytes) -> dict[str, Any]:
     deal = deal_pb2.Deal.FromString(body)
     return {
         "lead_id": ids.decode(deal.lead_id)[1] if deal.lead_id else None,
+        "owner_id": ids.decode(deal.owner_id)[1] if deal.owner_id else None,
         "state": deal.state,
         "close_time": moment(deal.close_time) if deal.HasField("close_time") else None,
         "deleted": deal.HasField("delete_time"),

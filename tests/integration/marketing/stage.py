@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from google.protobuf.message import Message
 
 from chassis import contract, ids, migrate
+from chassis.access import Access
 from chassis.context import Caller
 from chassis.events import Change, reactions_of
 from chassis.rows import timestamp
@@ -35,10 +36,10 @@ class Marketing:
     tenant: UUID = field(default_factory=uuid4)
     user: str = field(default_factory=lambda: ids.new("user"))
 
-    async def call(self, method: str, request: Message) -> Any:
+    async def call(self, method: str, request: Message, access: Access | None = None) -> Any:
         """The answer to ``method``, such as ``TouchService/CreateTouch``; raises its Failure."""
         path = f"/crm.marketing.v1.{method}"
-        caller = Caller(self.tenant, self.user, frozenset({"*"}))
+        caller = Caller(self.tenant, self.user, frozenset({"*"}), access=access)
         answer = await self.server.handle(path, request.SerializeToString(), {}, 10, caller)
         return generated(contract.load().methods[path].response.DESCRIPTOR.full_name).FromString(answer)
 
