@@ -200,6 +200,20 @@ def create(resource: str, /, *fields: str, json_body: str = "", occur_time: str 
         records.create(client, resource, fields, json_body, occur_time, json)
 
 
+@app.command(name="suspend")
+def suspend(record_id: Id, /, *, json: Json = False) -> None:
+    """Keep a user or a service account out: within a second its keys and tokens work nowhere."""
+    with Client(load()) as client:
+        records.suspend(client, record_id, "suspend", json)
+
+
+@app.command(name="reactivate")
+def reactivate(record_id: Id, /, *, json: Json = False) -> None:
+    """Let a suspended user or service account in again."""
+    with Client(load()) as client:
+        records.suspend(client, record_id, "reactivate", json)
+
+
 @app.command(name="timeline")
 def show_timeline(
     record_id: Id,

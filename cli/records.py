@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 from collections.abc import Sequence
 from typing import Any
+from uuid import uuid4
 
 from cli.client import Client, Json
 from cli.names import Names
@@ -101,6 +102,18 @@ def create(client: Client, word: str, fields: Sequence[str], body: str, occur_ti
         print_json(made)
     else:
         show(client, made)
+
+
+def suspend(client: Client, record_id: str, verb: str, json: bool) -> None:
+    """Keeps a user or a service account out, or lets it in again, and prints it. ``verb`` is that of the path."""
+    resource = of_id(record_id)
+    if resource.prefix not in ("user", "service_account"):
+        raise UsageProblem(f"a {resource.prefix} does not come in: it is a user or a service_account that does")
+    changed = client.post(f"{resource.path}/{record_id}:{verb}", {"request_id": str(uuid4())})
+    if json:
+        print_json(changed)
+    else:
+        show(client, changed)
 
 
 def json_object(text: str) -> Json:

@@ -41,7 +41,7 @@ RESOURCES = (
     Resource("user", "users", "gateway", (*_NAMED, "email", "state", "role_ids", "team_ids")),
     Resource("role", "roles", "gateway", (*_NAMED, "description")),
     Resource("team", "teams", "gateway", (*_NAMED, "parent_id")),
-    Resource("service_account", "service_accounts", "gateway", (*_NAMED, "role_ids", "delete_time")),
+    Resource("service_account", "service_accounts", "gateway", (*_NAMED, "state", "role_ids", "delete_time")),
     Resource("identity_provider", "identity_providers", "gateway", (*_NAMED, "issuer", "audiences", "delete_time")),
     Resource("api_key", "api_keys", "gateway", (*_NAMED, "prefix", "scopes", "last_use_time", "delete_time")),
     Resource("webhook_endpoint", "webhook_endpoints", "gateway", ("id", "url", "state", "state_reason", "types")),

@@ -82,6 +82,16 @@ async def rights_of_user(tx: Tx, user: user_pb2.User) -> Rights:
     return await rights_of(tx, user.role_ids, user_id=user.id, team_ids=user.team_ids)
 
 
+def is_active(holder: user_pb2.User | service_account_pb2.ServiceAccount) -> bool:
+    """Whether a user, or the keys of a service account, may come in."""
+    suspended = (
+        user_pb2.USER_STATE_SUSPENDED
+        if isinstance(holder, user_pb2.User)
+        else service_account_pb2.SERVICE_ACCOUNT_STATE_SUSPENDED
+    )
+    return not holder.HasField("delete_time") and holder.state != suspended
+
+
 async def holder(tx: Tx, user: UUID | None, account: UUID | None) -> tuple[str, Rights | None] | None:
     """Whom an API key acts for, and what that one may do; None where it is gone or suspended.
 
@@ -90,14 +100,14 @@ async def holder(tx: Tx, user: UUID | None, account: UUID | None) -> tuple[str, 
     if user is not None:
         rows = await tx.rows(_USERS, {"ids": [user]})
         found = user_pb2.User.FromString(rows[0].record) if rows else None
-        if found is None or found.state == user_pb2.USER_STATE_SUSPENDED:
+        if found is None or not is_active(found):
             return None
         return found.id, await rights_of_user(tx, found) if found.role_ids else None
     if account is not None:
         rows = await tx.rows(_ACCOUNTS, {"ids": [account]})
-        if not rows:
+        acting = service_account_pb2.ServiceAccount.FromString(rows[0].record) if rows else None
+        if acting is None or not is_active(acting):
             return None
-        acting = service_account_pb2.ServiceAccount.FromString(rows[0].record)
         return acting.id, await rights_of(tx, acting.role_ids)
     return "", None
 

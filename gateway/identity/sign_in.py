@@ -20,8 +20,8 @@ from chassis.work import Work
 from gateway.identity import bearer, providers
 from gateway.identity.bearer import Claimed, refused
 from gateway.identity.issuers import Issuers
-from gateway.identity.rights import live_roles, rights_of_user
-from gateway.identity.standing import is_active, lock
+from gateway.identity.rights import is_active, live_roles, rights_of_user
+from gateway.identity.standing import lock
 from gateway.identity.tables import NOBODY, issuers, schema
 from gateway.identity.users import Users
 

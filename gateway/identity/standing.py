@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 from crm.gateway.v1 import role_pb2, user_pb2
-from sqlalchemy import bindparam, func, or_, select
+from sqlalchemy import bindparam, func, select
 
 from chassis import ids
 from chassis.errors import Precondition, Reason, invalid
+from chassis.resource import Resource
 from chassis.work import Work
-from gateway.identity.rights import check_grant, combined, grantor, live_roles
+from gateway.identity.rights import check_grant, combined, grantor, is_active, live_roles
 from gateway.identity.tables import api_keys, identity_providers, roles, service_accounts, users
 
 _LOCK = select(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("room"), 0)))
@@ -21,10 +22,9 @@ _PERMITTING_ALL = select(roles.c.record).where(
     roles.c.delete_time.is_(None),
     func.array_position(roles.c.permissions, _ADMINISTRATOR).is_not(None),
 )
-_HOLDERS = select(users.c.id).where(
+_HOLDERS = select(users.c.record).where(
     users.c.tenant_id == bindparam("tenant"),
     users.c.delete_time.is_(None),
-    or_(users.c.state.is_(None), users.c.state != user_pb2.USER_STATE_SUSPENDED),
     users.c.role_ids.overlap(bindparam("roles")),
 )
 _KEYS_OF = (
@@ -100,7 +100,7 @@ async def keep_an_administrator(
     if role is not None:
         giving.discard(role.id)
     found = await work.rows(_HOLDERS, {"roles": sorted(giving)}) if giving else []
-    left = {ids.encode("user", row.id) for row in found}
+    left = {each.id for each in (user_pb2.User.FromString(row.record) for row in found) if is_active(each)}
     for each in [*pending.values(), *([user] if user is not None else [])]:
         stays = is_active(each) and not giving.isdisjoint(each.role_ids)
         left = left | {each.id} if stays else left - {each.id}
@@ -118,6 +118,12 @@ def gives_all(role: role_pb2.Role) -> bool:
     return full and combined([role]).access is None
 
 
-def is_active(user: user_pb2.User) -> bool:
-    """Whether a user may come in."""
-    return not user.HasField("delete_time") and user.state != user_pb2.USER_STATE_SUSPENDED
+async def enter(work: Work, resource: Resource[Any], request: Any, state: int, *, active: bool) -> Any:
+    """Suspends or reactivates a user or service account. Raises Precondition where it is so already."""
+    record = await work.lock(resource, request.id, request.etag)
+    verb = "reactivated" if active else "suspended"
+    if not record.before.HasField("delete_time") and is_active(record.before) == active:
+        what = resource.kind.prefix.replace("_", " ")
+        raise Precondition(Reason.REASON_STATE_INVALID, f"the {what} is {verb} already")
+    record.after.state = state
+    return await work.update(record, verb)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 from weakref import WeakKeyDictionary
 
 from crm.gateway.v1 import user_pb2 as pb
 from email_validator import EmailNotValidError, validate_email
 
 from chassis.checks import check_time_zone
-from chassis.errors import Precondition, Reason, invalid
+from chassis.errors import invalid
 from chassis.keys import Key
 from chassis.resource import Resource
 from chassis.service import Service
@@ -44,7 +43,7 @@ async def prepare(work: Work, user: pb.User, before: pb.User | None) -> None:
 
 async def _check_roles(work: Work, user: pb.User, was: pb.User) -> None:
     """Nobody gives what he does not have, nor becomes a user who may do more; an administrator stays."""
-    returns = standing.is_active(user) and not standing.is_active(was)
+    returns = rights.is_active(user) and not rights.is_active(was)
     added = set(user.role_ids) - set(was.role_ids)
     if added or (returns and user.role_ids):
         given = await standing.roles_for(work, sorted(added))
@@ -56,10 +55,8 @@ async def _check_roles(work: Work, user: pb.User, was: pb.User) -> None:
         rights.check_grant(rights.grantor(work), await rights.live_roles(work, was.role_ids), "external_ids")
     if was.role_ids and not user.role_ids:
         await standing.check_without_keys(work, user)
-    if standing.is_active(was) and any(
-        standing.gives_all(each) for each in await rights.live_roles(work, was.role_ids)
-    ):
-        left = await rights.live_roles(work, user.role_ids) if standing.is_active(user) else []
+    if rights.is_active(was) and any(standing.gives_all(each) for each in await rights.live_roles(work, was.role_ids)):
+        left = await rights.live_roles(work, user.role_ids) if rights.is_active(user) else []
         if not any(standing.gives_all(each) for each in left):
             await standing.keep_an_administrator(work, work.pending(Users.resource), user=user)
 
@@ -93,15 +90,10 @@ class Users(Service, serves="crm.gateway.v1.UserService"):
 
     async def SuspendUser(self, request: pb.SuspendUserRequest, work: Work) -> pb.User:
         """Keeps a user out."""
-        return await self._enter(request, work, pb.USER_STATE_SUSPENDED, "suspended")
+        suspended: pb.User = await standing.enter(work, self.resource, request, pb.USER_STATE_SUSPENDED, active=False)
+        return suspended
 
     async def ReactivateUser(self, request: pb.ReactivateUserRequest, work: Work) -> pb.User:
         """Lets a user in again."""
-        return await self._enter(request, work, pb.USER_STATE_ACTIVE, "reactivated")
-
-    async def _enter(self, request: Any, work: Work, state: pb.UserState.ValueType, verb: str) -> pb.User:
-        record = await work.lock(self.resource, request.id, request.etag)
-        if (record.before.state or pb.USER_STATE_ACTIVE) == state:
-            raise Precondition(Reason.REASON_STATE_INVALID, f"the user is {verb} already")
-        record.after.state = state
-        return await work.update(record, verb)
+        active: pb.User = await standing.enter(work, self.resource, request, pb.USER_STATE_ACTIVE, active=True)
+        return active

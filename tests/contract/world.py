@@ -260,6 +260,8 @@ SPECIAL: dict[str, Callable[[World], Request]] = {
     "GetMe": lambda w: {},
     "SuspendUser": lambda w: {"id": w.make("user")["id"]},
     "ReactivateUser": lambda w: {"id": _after(w, "user", "suspend")},
+    "SuspendServiceAccount": lambda w: {"id": w.make("service_account")["id"]},
+    "ReactivateServiceAccount": lambda w: {"id": _after(w, "service_account", "suspend")},
     "ConvertLead": lambda w: {
         "id": w.make("lead")["id"],
         "deal": {"display_name": w.text(), "amount": {"currency_code": "EUR", "units": "10"}},

@@ -319,3 +319,7 @@ def test_an_administrator_gives_a_role_and_its_user_is_told_of_it(
     assert "permissions: deals.read" in told
     assert "deal.amount: hidden" in told
     assert secret not in rapport("list", "api_keys")
+    assert "suspended" in rapport("suspend", account["id"])
+    assert "suspended already" in rapport("suspend", account["id"], code=1)
+    assert rapport("reactivate", account["id"], "--json")["state"] == "SERVICE_ACCOUNT_STATE_ACTIVE"
+    assert "does not come in" in rapport("suspend", role["id"], code=2)

@@ -113,6 +113,14 @@ def test_a_service_account_s_keys_have_its_rights_and_end_with_it(platform: Runn
     by_token = platform.client(token["access_token"], owner.tenant)
     assert denied(by_token.http.get("/v1/deals"))
     by_token.get("/v1/contacts")
+    suspended = owner.post(f"/v1/service_accounts/{account}:suspend", {})
+    assert suspended["state"] == "SERVICE_ACCOUNT_STATE_SUSPENDED"
+    for each in (client, by_token):
+        until(lambda each=each: each.http.get("/v1/contacts").status_code == 401, "its keys are out")  # type: ignore[misc]
+    assert status(owner.http.post(f"/v1/service_accounts/{account}:suspend", json={})) == (400, "STATE_INVALID")
+    owner.post(f"/v1/service_accounts/{account}:reactivate", {})
+    for each in (client, by_token):
+        until(lambda each=each: each.http.get("/v1/contacts").is_success, "its keys are in again")  # type: ignore[misc]
     owner.http.delete(f"/v1/service_accounts/{account}")
     for each in (client, by_token):
         until(lambda each=each: each.http.get("/v1/contacts").status_code == 401, "its keys are out")  # type: ignore[misc]
