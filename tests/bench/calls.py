@@ -84,7 +84,7 @@ def cases(calls: Calls, floor: Echo) -> list[Case]:
 
     def created(where: str, seconds: float) -> Load:
         bodies = [calls.create() for _ in range(int(_MOST_CREATES_A_SECOND * seconds))]
-        return frames(where, CREATE, bodies, token(), seconds)
+        return frames([where], CREATE, bodies, token(), seconds)
 
     return [
         Case("echo get", lambda s: fixed(GET, [floor.address], s), echo),

@@ -3,10 +3,13 @@
 h2load sends the same body with every request; a create needs a request id of its own each time. This one packs
 nothing while it measures but the stream's number, and costs some tens of microseconds a request. A call counts as
 good when a message came before its trailers. Frames: RFC 9113; header compression: RFC 7541.
+
+It keeps so many calls under way as it is told, or begins so many a second, whether those before were answered or not.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import selectors
 import socket
@@ -60,8 +63,10 @@ class Connection:
         self._bodies, self._streams = bodies, streams
         self._next_stream, self._window, self._received = 1, _START_WINDOW, b""
         self._began: dict[int, float] = {}
-        self._answered: set[int] = set()
+        self._answered: dict[int, bytes] = {}
         self.times_ms: list[float] = []
+        # When each good answer came, by the monotonic clock that all processes of a machine share, and its message.
+        self.answers: list[tuple[float, bytes]] = []
         self.failed = 0
         self.stopping = False
         self.socket.sendall(
@@ -75,10 +80,15 @@ class Connection:
         """Whether no call is under way."""
         return not self._began
 
-    def fill(self) -> None:
-        """Begins calls until as many are under way as may be."""
-        out = bytearray()
-        while not self.stopping and len(self._began) < self._streams and self._window >= _START_WINDOW // 4:
+    def fill(self, most: int = sys.maxsize) -> int:
+        """Begins calls until as many are under way as may be, and no more than so many. Returns how many it began."""
+        out, began = bytearray(), 0
+        while (
+            began < most
+            and not self.stopping
+            and len(self._began) < self._streams
+            and self._window >= _START_WINDOW // 4
+        ):
             body = next(self._bodies, None)
             if body is None:
                 self.stopping = True
@@ -90,8 +100,10 @@ class Connection:
             self._window -= len(message)
             self._began[self._next_stream] = time.perf_counter()
             self._next_stream += 2
+            began += 1
         if out:
             self.socket.sendall(out)
+        return began
 
     def receive(self) -> None:
         """Takes what has come and answers what the protocol wants answered. Raises ConnectionError at its end."""
@@ -110,7 +122,7 @@ class Connection:
 
     def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind == _DATA:
-            self._answered.add(stream)
+            self._answered[stream] = self._answered.get(stream, b"") + payload
         if kind == _RESET or (kind in (_DATA, _HEADERS) and flags & _END_STREAM):
             self._end(stream, good=kind == _HEADERS and stream in self._answered)
         elif kind == _SETTINGS and not flags & _ACK:
@@ -124,9 +136,11 @@ class Connection:
 
     def _end(self, stream: int, *, good: bool) -> None:
         began = self._began.pop(stream, None)
-        self._answered.discard(stream)
+        message = self._answered.pop(stream, b"")[5:]
         if began is not None and good:
-            self.times_ms.append((time.perf_counter() - began) * 1000)
+            now = time.perf_counter()
+            self.times_ms.append((now - began) * 1000)
+            self.answers.append((now, message))
         elif began is not None:
             self.failed += 1
 
@@ -140,31 +154,60 @@ def messages(file: Path) -> Iterator[bytes]:
         at += 4 + length
 
 
+class Generator:
+    """Sends as ordered over several connections; ``rate`` is how many calls a second it begins, where that is given."""
+
+    def __init__(self, order: dict[str, Any]) -> None:
+        bodies = messages(Path(order["bodies"]))
+        self._rate: float | None = order["rate"]
+        self._seconds: float = order["seconds"]
+        self._selector = selectors.DefaultSelector()
+        self.connections: list[Connection] = []
+        for address in itertools.islice(itertools.cycle(order["addresses"]), order["connections"]):
+            headers = {":path": order["path"], ":authority": address, **order["headers"]}
+            connection = Connection(address, headers, bodies, order["streams"])
+            self._selector.register(connection.socket, selectors.EVENT_READ, connection)
+            self.connections.append(connection)
+        self._turns = itertools.cycle(self.connections)
+        self._begun = 0
+
+    def run(self) -> float:
+        """Sends until the time is over and everything is answered. Returns the seconds that this took."""
+        began = time.perf_counter()
+        while True:
+            spent = time.perf_counter() - began
+            if spent > self._seconds:
+                for connection in self.connections:
+                    connection.stopping = True
+            if all(connection.stopping and connection.idle for connection in self.connections):
+                return spent
+            for key, _ in self._selector.select(self._begin(spent)):
+                key.data.receive()
+
+    def _begin(self, spent: float) -> float:
+        """Begins what is due after so many seconds. Returns for how long nothing else will be."""
+        if self._rate is None:
+            for connection in self.connections:
+                connection.fill()
+            return 0.1
+        while self._begun < spent * self._rate:
+            # Where one has no place left the call is late, which is no matter: times count from the answer.
+            if not any(connection.fill(1) for connection in itertools.islice(self._turns, len(self.connections))):
+                break
+            self._begun += 1
+        return max(0.0, min(0.1, self._begun / self._rate - spent))
+
+
 def run(order: dict[str, Any]) -> dict[str, Any]:
-    """Sends as ordered and tells what came of it."""
-    headers = {":path": order["path"], ":authority": order["address"], **order["headers"]}
-    bodies = messages(Path(order["bodies"]))
-    selector = selectors.DefaultSelector()
-    connections = [Connection(order["address"], headers, bodies, order["streams"]) for _ in range(order["connections"])]
-    for connection in connections:
-        selector.register(connection.socket, selectors.EVENT_READ, connection)
-    began = time.perf_counter()
-    for connection in connections:
-        connection.fill()
-    while any(not (connection.stopping and connection.idle) for connection in connections):
-        late = time.perf_counter() - began > order["seconds"]
-        for key, _ in selector.select(timeout=0.1):
-            connection = key.data
-            connection.receive()
-            connection.stopping |= late
-            connection.fill()
-        if late:
-            for connection in connections:
-                connection.stopping = True
+    """Sends as ordered and tells what came of it; the messages in hexadecimal, where calls were begun at a rate."""
+    generator = Generator(order)
+    seconds = generator.run()
+    answers = [answer for connection in generator.connections for answer in connection.answers]
     return {
-        "seconds": time.perf_counter() - began,
-        "failed": sum(connection.failed for connection in connections),
-        "times_ms": [time_ms for connection in connections for time_ms in connection.times_ms],
+        "seconds": seconds,
+        "failed": sum(connection.failed for connection in generator.connections),
+        "times_ms": [time_ms for connection in generator.connections for time_ms in connection.times_ms],
+        "answers": [(at, message.hex()) for at, message in answers] if order["rate"] else [],
     }
 
 

@@ -6,6 +6,7 @@ bytes that came back tell how many succeeded; `h2load` raises LoadFailed where a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -14,9 +15,10 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 CONNECTIONS, STREAMS = 4, 4
 REST_CONNECTIONS = 16
@@ -146,11 +148,31 @@ def percentiles(times_ms: Sequence[float]) -> tuple[float, float]:
     return statistics.median(times_ms), times_ms[min(len(times_ms) - 1, int(len(times_ms) * 0.99))]
 
 
-def frames(address: str, path: str, bodies: Sequence[bytes], headers: Mapping[str, str], seconds: float) -> Load:
-    """Calls a gRPC method with each message once, for so long or until they are used up.
+def frames(
+    addresses: Sequence[str], path: str, bodies: Sequence[bytes], headers: Mapping[str, str], seconds: float
+) -> Load:
+    """Calls a gRPC method with each message once, for so long or until they are used up, spread over the addresses.
 
     Raises LoadFailed where calls failed.
     """
+    with frames_command(addresses, path, bodies, headers, seconds) as command:
+        run = subprocess.run(command, check=False, capture_output=True, text=True)
+    seen = frames_seen(path, run.returncode, run.stdout, run.stderr)
+    if seen["failed"]:
+        raise LoadFailed(f"{path}: {seen['failed']} of {seen['failed'] + len(seen['times_ms'])} calls failed")
+    return Load(len(seen["times_ms"]), seen["seconds"], *percentiles(sorted(seen["times_ms"])))
+
+
+@contextlib.contextmanager
+def frames_command(
+    addresses: Sequence[str],
+    path: str,
+    bodies: Sequence[bytes],
+    headers: Mapping[str, str],
+    seconds: float,
+    rate: float | None = None,
+) -> Iterator[list[str]]:
+    """The command that sends so; with a ``rate`` it begins so many calls a second, whatever is under way."""
     with tempfile.TemporaryDirectory() as scratch:
         order = Path(scratch, "order.json")
         file = Path(scratch, "bodies")
@@ -158,19 +180,23 @@ def frames(address: str, path: str, bodies: Sequence[bytes], headers: Mapping[st
         order.write_text(
             json.dumps(
                 {
-                    "address": address, "path": path, "headers": dict(headers), "bodies": str(file),
-                    "seconds": seconds, "connections": CONNECTIONS, "streams": STREAMS,
+                    "addresses": list(addresses), "path": path, "headers": dict(headers), "bodies": str(file),
+                    "seconds": seconds, "connections": CONNECTIONS, "rate": rate,
+                    "streams": STREAMS if rate is None else 100,
                 }
             )
         )  # fmt: skip
-        command = [sys.executable, "-m", "tests.bench.frames", str(order)]
-        run = subprocess.run(command, check=False, capture_output=True, text=True)
-    if run.returncode != 0:
-        raise LoadFailed(f"{address}{path}: {run.stderr[-400:]}")
-    seen = json.loads(run.stdout)
-    if seen["failed"] or not seen["times_ms"]:
-        raise LoadFailed(f"{address}{path}: {seen['failed']} of {seen['failed'] + len(seen['times_ms'])} calls failed")
-    return Load(len(seen["times_ms"]), seen["seconds"], *percentiles(sorted(seen["times_ms"])))
+        yield [sys.executable, "-m", "tests.bench.frames", str(order)]
+
+
+def frames_seen(path: str, code: int, output: str, errors: str) -> dict[str, Any]:
+    """What the command told. Raises LoadFailed where no call was answered well."""
+    if code != 0:
+        raise LoadFailed(f"{path}: {errors[-400:]}")
+    seen: dict[str, Any] = json.loads(output)
+    if not seen["times_ms"]:
+        raise LoadFailed(f"{path}: all of {seen['failed']} calls failed")
+    return seen
 
 
 _WRK_SCRIPT = """
