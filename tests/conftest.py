@@ -18,6 +18,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     directory.chmod(0o700)
     state = State(directory / "state")
     try:
-        yield Running(state, control.up(state.root, replicas=2, env={"RAPPORT_TRUSTED_HOSTS": "localhost"}))
+        settings = {"RAPPORT_TRUSTED_HOSTS": "localhost", "RAPPORT_SEAL_EVERY_S": "3"}
+        yield Running(state, control.up(state.root, replicas=2, env=settings))
     finally:
         control.reset(state)

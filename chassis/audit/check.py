@@ -192,7 +192,9 @@ def _kind(
 ) -> tuple[Kind.ValueType, str]:
     if doubled:
         return Kind.AUDIT_PROBLEM_KIND_ROW_INSERTED, "there are two rows"
-    if there.get(position) in sealed.values() or sealed.get(position) in there.values():
+    apart = [each for each in sealed.keys() | there.keys() if sealed.get(each) != there.get(each)]
+    gone, new = ({rows[each] for each in apart if each in rows} for rows in (sealed, there))
+    if there.get(position) in gone or sealed.get(position) in new:
         return Kind.AUDIT_PROBLEM_KIND_ROWS_REORDERED, "rows were moved"
     if position not in there:
         return Kind.AUDIT_PROBLEM_KIND_ROW_MISSING, "the row is gone"

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import random
+import sys
+import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 from crm.internal.v1 import seal_pb2 as pb
+from crm.type.v1 import audit_pb2
+from sqlalchemy import insert
 
 from chassis.audit import Sealer, check_logs, heads
+from deploy.local import children
 from tests.integration.events.conftest import broker, logs, server, stage  # noqa: F401  the fixtures
-from tests.integration.events.stage import Stage, until
+from tests.integration.events.stage import READS, Stage, until
 from tests.reliability.conftest import Report
 from tests.reliability.tampering import MUTATIONS, Tamperer
 
 OTHERS = 2
+ROOT = Path(__file__).resolve().parents[2]
 
 
 async def checked(stage: Stage, tenant: UUID, given: Sequence[Any] = (), row_limit: int = 0) -> pb.SealCheck:  # noqa: F811
@@ -51,8 +59,10 @@ async def sealed_ledger(stage: Stage, rounds: int, rows: int) -> list[UUID]:  # 
     return tenants
 
 
-def superuser(stage: Stage) -> Any:  # noqa: F811
-    return asyncpg.connect(stage.settings.worker_database_url.get_secret_value())  # type: ignore[union-attr]
+def superuser(stage: Stage, server: Any) -> Any:  # noqa: F811
+    """A connection that no wall holds."""
+    database = stage.settings.database_url.get_secret_value().rpartition("/")[2]
+    return asyncpg.connect(server.dsn_for(database))
 
 
 @pytest.mark.line(17)
@@ -70,12 +80,10 @@ async def test_every_change_behind_our_back_shows(
     await Sealer(stage.db, stage.settings).seal()
     kept = await heads(stage.db, stage.tenant)
     alarms = [tenant for tenant in tenants if (await checked(stage, tenant, row_limit=7)).HasField("problem")]
-    chance = random.Random(seed)
-    database = stage.settings.database_url.get_secret_value().rpartition("/")[2].partition("?")[0]
-    connection = await asyncpg.connect(server.dsn_for(database))
+    connection = await superuser(stage, server)
     missed, tried = [], 0
     try:
-        tamperer = Tamperer(connection, stage.tenant, chance)
+        tamperer = Tamperer(connection, stage.tenant, random.Random(seed))
         await tamperer.keep()
         for number in range(scale(2 * len(MUTATIONS), 1_000)):
             mutation = MUTATIONS[number % len(MUTATIONS)]
@@ -90,3 +98,138 @@ async def test_every_change_behind_our_back_shows(
         await connection.close()
     passed = not (missed or alarms or again)
     report(passed, mutations=tried, detected=tried - len(missed), false_alarms=len(alarms + again), missed=missed[:5])
+
+
+@pytest.mark.line(17)
+async def test_an_erased_body_is_told_from_a_changed_one(stage: Stage, server: Any, report: Report) -> None:  # noqa: F811
+    await sealed_ledger(stage, rounds=2, rows=3)
+    connection = await superuser(stage, server)
+    try:
+        await connection.execute(
+            "UPDATE ledger SET after_digest = sha256(after), after = '' WHERE tenant_id = $1 AND position <= 4",
+            stage.tenant,
+        )
+    finally:
+        await connection.close()
+    check = await checked(stage, stage.tenant)
+    report(not check.HasField("problem"), rows=check.checked_rows, erased=check.redacted_rows)
+    assert check.redacted_rows > 0
+
+
+@pytest.mark.line(17)
+async def test_sealers_that_are_killed_beside_writers_leave_a_whole_chain(
+    stage: Stage,  # noqa: F811
+    tmp_path: Path,
+    scale: Callable[[int, int], int],
+    time_left: Callable[[], bool],
+    report: Report,
+) -> None:
+    tenants = [stage.tenant, *(uuid4() for _ in range(OTHERS))]
+    await stage.relay()
+    running = [sealer_process(stage, tmp_path, number) for number in range(2)]
+    rounds, kills, alarms, previous = scale(3, 200), 0, 0, 0
+    try:
+        for number in range(rounds):
+            for tenant in tenants:
+                await stage.commit(20, tenant=tenant)
+            check = await until_sealed(stage, stage.tenant, beyond=previous)
+            alarms += check.HasField("problem")
+            previous = check.checked_rows
+            running[number % 2].kill()
+            running[number % 2].wait()
+            running[number % 2] = sealer_process(stage, tmp_path, number)
+            kills += 1
+            if not time_left():
+                break
+        ends = [await until_sealed(stage, tenant, beyond=20 * kills - 1) for tenant in tenants]
+    finally:
+        for each in running:
+            children.stop(each)
+    rows = sum(each.checked_rows for each in ends)
+    alarms += sum(each.HasField("problem") for each in ends)
+    lacking = [each for each in ends if each.unsealed_rows or each.checked_rows != 20 * kills]
+    report(not (alarms or lacking), kills=kills, rows=rows, false_alarms=alarms, lacking=len(lacking))
+
+
+def sealer_process(stage: Stage, directory: Path, number: int) -> Any:  # noqa: F811
+    """A sealer of the stage, as each replica has one."""
+    return children.spawn(
+        [sys.executable, "-m", "tests.integration.events.sealer_process"],
+        directory / f"sealer-{number}.log",
+        env={
+            **os.environ,
+            **stage.environment(),
+            "RAPPORT_SEAL_EVERY_S": "0.1",
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'gen'}",
+        },
+        cwd=ROOT,
+    )
+
+
+async def until_sealed(stage: Stage, tenant: UUID, beyond: int) -> pb.SealCheck:  # noqa: F811
+    """A check that finds more rows sealed than there were, or something wrong."""
+
+    async def more() -> pb.SealCheck | None:
+        check = await checked(stage, tenant)
+        return check if check.checked_rows > beyond or check.HasField("problem") else None
+
+    found: pb.SealCheck = await until(more)
+    return found
+
+
+@pytest.mark.line(17)
+async def test_a_whole_ledger_raises_no_alarm(
+    stage: Stage,  # noqa: F811
+    scale: Callable[[int, int], int],
+    report: Report,
+) -> None:
+    rows = scale(3_000, 1_000_000)
+    await stage.relay(relay_batch=5_000)
+    for start in range(0, rows, 1_000):
+        await stage.commit(1_000, tenant=stage.tenant if start % 3_000 else uuid4())
+    await numbered(stage)
+    sealing = time.process_time()
+    sealed = await Sealer(stage.db, stage.settings).seal()
+    checking = time.process_time()
+    check = await checked(stage, stage.tenant)
+    done = time.process_time()
+    figures = {
+        "sealed": sealed,
+        "checked": check.checked_rows,
+        "seal_cpu_ms_per_10000": round((checking - sealing) / sealed * 1e7),
+        "check_cpu_ms_per_10000": round((done - checking) / max(1, check.checked_rows) * 1e7),
+    }
+    report(not check.HasField("problem") and sealed == rows and not check.unsealed_rows, **figures)
+
+
+async def test_a_log_of_positions_per_tenant_is_sealed_too(stage: Stage, server: Any) -> None:  # noqa: F811
+    tenants = [stage.tenant, uuid4()]
+    for start in (1, 6):
+        for tenant in tenants:
+            async with stage.db.write(tenant) as tx:
+                now = await tx.now()
+                await tx.execute_many(
+                    insert(READS),
+                    [
+                        {"tenant_id": tenant, "position": at, "reader": "user", "fields": ["a", "b"],
+                         "note": b"\x00\x01", "read_time": now}
+                        for at in range(start, start + 5)
+                    ],
+                )  # fmt: skip
+        assert await Sealer(stage.db, stage.settings).seal() == 10
+    for tenant in tenants:
+        check = (await check_logs(stage.db, tenant, [pb.SealCheck(log="reads")], [], 1))[1]
+        assert (check.sequence, check.checked_rows, check.HasField("problem")) == (1, 5, False)
+        ended = (await check_logs(stage.db, tenant, [check], [], 100))[1]
+        ended = (await check_logs(stage.db, tenant, [ended], []))[1]
+        assert (ended.done, ended.checked_rows, ended.unsealed_rows) == (True, 10, 0)
+    connection = await superuser(stage, server)
+    try:
+        await connection.execute("UPDATE reads SET note = '' WHERE tenant_id = $1 AND position = 7", stage.tenant)
+    finally:
+        await connection.close()
+    checks = [pb.SealCheck(log="reads")]
+    while not checks[-1].done:
+        checks = [(await check_logs(stage.db, stage.tenant, checks, []))[1]]
+    assert checks[0].problem.kind == audit_pb2.AUDIT_PROBLEM_KIND_ROW_CHANGED
+    assert (checks[0].problem.sequence, checks[0].problem.position) == (2, 7)

@@ -11,14 +11,16 @@ from uuid import UUID, uuid4
 import nats as nats_client
 from nats.aio.client import Client
 from pydantic import SecretStr
-from sqlalchemy import BigInteger, Column, Text, Uuid, insert, select
+from sqlalchemy import BigInteger, Column, LargeBinary, Text, Uuid, insert, select
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from chassis import contract, ids, migrate, telemetry
+from chassis.chain import Log
 from chassis.change import Change
-from chassis.db import Database, Schema, Tx
+from chassis.db import Database, Schema, Time, Tx
 from chassis.events import Consumer, Effect, Reaction, Relay, apply_topology
 from chassis.settings import Settings
 from deploy.local import children, nats, ports, postgres
@@ -33,12 +35,24 @@ def schema() -> Schema:
     probe = Schema(SERVICE)
     probe.table("copies", Column("id", Uuid), Column("revision", BigInteger), Column("name", Text), key=("id",))
     probe.table("entries", Column("event_id", Uuid), Column("type", Text), key=("event_id",))
+    # A log whose positions count for each tenant by itself.
+    reads = probe.table(
+        "reads",
+        Column("position", BigInteger),
+        Column("reader", Text),
+        Column("fields", ARRAY(Text)),
+        Column("note", LargeBinary),
+        Column("read_time", Time),
+        key=("position",),
+    )
+    sealed = ("tenant_id", "reader", "fields", "note", "read_time")
+    probe.seal(Log("reads", reads, sealed, per_tenant=True, time="read_time"))
     probe.table("counts", Column("name", Text), Column("total", BigInteger), key=("name",))
     return probe
 
 
 SCHEMA = schema()
-COPIES, ENTRIES, COUNTS = (SCHEMA.metadata.tables[name] for name in ("copies", "entries", "counts"))
+COPIES, ENTRIES, COUNTS, READS = (SCHEMA.metadata.tables[name] for name in ("copies", "entries", "counts", "reads"))
 
 
 async def keep_copy(change: Change, tx: Tx) -> None:
