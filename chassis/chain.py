@@ -22,6 +22,8 @@ _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND: Final = dt.timedelta(microseconds=1)
 _NULL: Final = b"\x00"
 _ENTRY: Final = struct.Struct(">q32s")
+# How long an entry of a seal is.
+ENTRY_BYTES: Final = _ENTRY.size
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +36,11 @@ class Log:
     an index begins with (tenant_id, position). ``columns`` are what is sealed beside the position, in this order;
     leave out what is filled later. ``bodies`` names columns of bytes that enter by their SHA-256, with the column
     that keeps it when the bytes are erased: such a row has no bytes and its digest. ``time`` is when a row was made.
+    ``kept_days`` names the setting that says for how many days rows are kept, where the oldest of a tenant are taken
+    away after so long; their seals stay.
 
-    A service seals one more table by ``schema.seal(Log("reads", table, columns=("tenant_id", …), per_tenant=True))``.
+    A service seals one more table by ``schema.seal(Log("reads", table, columns=("tenant_id", …), per_tenant=True))``
+    in its tables module; no migration and nothing else is needed.
     """
 
     name: str
@@ -44,6 +49,7 @@ class Log:
     bodies: Mapping[str, str] = field(default_factory=dict)
     per_tenant: bool = False
     time: str = "commit_time"
+    kept_days: str = ""
 
     def selected(self) -> list[ColumnElement[Any]]:
         """A row as `entry_of` takes it: tenant, position, whether a body was erased, and what is sealed."""

@@ -183,6 +183,13 @@ class Schema:
         # The relay's two: rows without a position, and rows by position. It works for all tenants at once.
         Index("ledger_unnumbered_ix", table.c.id, postgresql_where=table.c.position.is_(None))
         Index("ledger_position_ix", table.c.position)
+        # What a tenant's ledger is read by in order, by subscribers and for its seals.
+        Index(
+            "ledger_tenant_position_ix",
+            table.c.tenant_id,
+            table.c.position,
+            postgresql_where=table.c.position.is_not(None),
+        )
         self.seal(Log("ledger", table, _SEALED, bodies={"before": "before_digest", "after": "after_digest"}))
         return table
 

@@ -183,7 +183,9 @@ def add_search(connection: Connection, home: str) -> None:
 
 
 def add_seals() -> None:
-    """Makes the table of seals, and the ledger's places for the digests of erased bodies. For a migration."""
+    """Makes the table of seals, the ledger's places for the digests of erased bodies, and the index that a tenant's
+    ledger is read by. For a migration.
+    """
     op.create_table(
         "seals",
         Column("tenant_id", Uuid, nullable=False),
@@ -200,6 +202,8 @@ def add_seals() -> None:
     op.create_index("seals_position_ix", "seals", ["log", "last_position"])
     for name in ("before_digest", "after_digest"):
         op.add_column("ledger", Column(name, LargeBinary))
+    given = text("position IS NOT NULL")
+    op.create_index("ledger_tenant_position_ix", "ledger", ["tenant_id", "position"], postgresql_where=given)
 
 
 def secure(connection: Connection, schema: Schema, app: str, worker: str | None) -> None:

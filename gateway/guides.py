@@ -18,7 +18,7 @@ _FOLDER = Path(__file__).resolve().parent.parent / "docs"
 NAMES = (
     "quickstarts/curl", "quickstarts/python-rest", "quickstarts/python-grpc", "quickstarts/typescript",
     "api", "authentication", "paging", "filter", "idempotency", "errors", "limits", "events", "webhooks", "import",
-    "access", "security", "versioning", "agents",
+    "access", "security", "audit", "versioning", "agents",
 )  # fmt: skip
 
 

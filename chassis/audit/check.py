@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, Protocol
 from uuid import UUID
 
 from crm.internal.v1 import seal_pb2 as pb
 from crm.type.v1 import audit_pb2
 
 from chassis.audit.statements import Statements, statements_of
-from chassis.chain import GENESIS, entries, entry_of, seal_hash
+from chassis.chain import ENTRY_BYTES, GENESIS, entries, entry_of, seal_hash
 from chassis.db import Database, Tx
 from chassis.rows import timestamp
+from chassis.settings import Settings
 from chassis.sql import Row
 
 DEFAULT_ROWS: Final = 10_000
 MAX_ROWS: Final = 50_000
 # So many seals are looked at in one piece, however few rows they have.
 _MOST_SEALS: Final = 2_000
+# A row is sealed a while after it was made.
+_SLACK: Final = dt.timedelta(days=1)
 Kind = audit_pb2.AuditProblemKind
 
 
@@ -35,13 +39,28 @@ async def heads(db: Database, tenant: UUID) -> list[audit_pb2.AuditHead]:
     return found
 
 
+class Kept(Protocol):
+    """Where logs are, and the settings that say for how long they are kept; a `chassis.service.Platform` is one."""
+
+    @property
+    def db(self) -> Database:
+        """The database of the logs."""
+        ...
+
+    @property
+    def settings(self) -> Settings:
+        """The settings."""
+        ...
+
+
 async def check_logs(
-    db: Database, tenant: UUID, checks: Sequence[pb.SealCheck], given: Iterable[audit_pb2.AuditHead], row_limit: int = 0
+    kept: Kept, tenant: UUID, checks: Sequence[pb.SealCheck], given: Iterable[audit_pb2.AuditHead], row_limit: int = 0
 ) -> list[pb.SealCheck]:
     """Carries each check on by a piece. Without any it begins one for each log.
 
     ``given`` are heads of any service that were exported earlier, ``row_limit`` says about how many rows a piece has.
     """
+    db = kept.db
     known = {each.log: each for each in checks}
     limit = min(row_limit or DEFAULT_ROWS, MAX_ROWS)
     answer = []
@@ -51,7 +70,8 @@ async def check_logs(
             check.CopyFrom(known[log.name])
         if not check.done:
             its = {each.sequence: each.hash for each in given if (each.service, each.log) == (db.schema.name, log.name)}
-            await _Piece(db, tenant, statements_of(db.schema, log), check).go(its, limit)
+            days = float(getattr(kept.settings, log.kept_days)) if log.kept_days else None
+            await _Piece(db, tenant, statements_of(db.schema, log), check, days).go(its, limit)
         answer.append(check)
     return answer
 
@@ -66,12 +86,14 @@ class _Wrong(Exception):
 class _Piece:
     """A piece of the check of one log."""
 
-    def __init__(self, db: Database, tenant: UUID, its: Statements, check: pb.SealCheck) -> None:
+    def __init__(self, db: Database, tenant: UUID, its: Statements, check: pb.SealCheck, days: float | None) -> None:
         self._db = db
         self._tenant = tenant
         self._its = its
         self._check = check
         self._previous = check.hash or GENESIS
+        # Rows that were sealed before may be gone.
+        self._expired = None if days is None else dt.datetime.now(dt.UTC) - dt.timedelta(days=days) + _SLACK
 
     async def go(self, given: Mapping[int, str], limit: int) -> None:
         """Checks as many seals as have about so many rows; at the end, what comes after them."""
@@ -136,13 +158,24 @@ class _Piece:
         if seal_hash(its.service, its.log.name, seal, self._previous) != seal.hash or not _consistent(seal, check):
             message = f"seal {seal.sequence}, or the one before it, was changed"
             raise _Wrong(Kind.AUDIT_PROBLEM_KIND_SEAL_CHANGED, message, sequence=seal.sequence)
-        if b"".join([entry_of(row) for row in rows]) != seal.entries:
-            raise _difference(seal, rows)
+        listed = self._unexpired(seal, rows)
+        if b"".join([entry_of(row) for row in rows]) != listed:
+            raise _difference(seal, listed, rows)
         check.sequence, check.position, check.hash = seal.sequence, seal.last_position, seal.hash
         check.seal_time.CopyFrom(timestamp(seal.seal_time))
         check.checked_rows += len(rows)
         check.redacted_rows += sum(1 for row in rows if row["redacted"])
         self._previous = seal.hash
+
+    def _unexpired(self, seal: Row, rows: Sequence[Row]) -> bytes:
+        """What a seal lists but for what has expired: the oldest rows, up to the first that is still there."""
+        listed: bytes = seal.entries
+        if self._expired is None or seal.seal_time >= self._expired or self._check.checked_rows:
+            return listed
+        first = rows[0]["at_position"] if rows else seal.last_position + 1
+        gone = sum(1 for position, _ in entries(listed) if position < first)
+        self._check.expired_rows += gone
+        return listed[gone * ENTRY_BYTES :]
 
     async def _look_beyond(self, tx: Tx, sealed: int) -> None:
         """Looks at the rows without a seal. There must be none up to ``sealed``, the position all seals reach."""
@@ -171,9 +204,9 @@ def _consistent(seal: Row, check: pb.SealCheck) -> bool:
     return bool(listed) and says == (len(listed), listed[0], listed[-1]) and listed[0] > check.position
 
 
-def _difference(seal: Row, rows: Sequence[Row]) -> _Wrong:
-    """The first difference between what a seal lists and the rows that are there."""
-    sealed = dict(entries(seal.entries))
+def _difference(seal: Row, listed: bytes, rows: Sequence[Row]) -> _Wrong:
+    """The first difference between what a seal has ``listed`` and the rows that are there."""
+    sealed = dict(entries(listed))
     there: dict[int, bytes] = {}
     for row in rows:
         ((position, digest),) = entries(entry_of(row))

@@ -16,7 +16,7 @@ class Seals(Service, serves="crm.internal.v1.SealService"):
     async def CheckSeals(self, request: pb.CheckSealsRequest, call: Call) -> pb.CheckSealsResponse:
         """Carries the check of each log on by a piece."""
         tenant = call.caller.tenant
-        checks = await check_logs(self.platform.db, tenant, request.checks, request.heads, request.row_limit)
+        checks = await check_logs(self.platform, tenant, request.checks, request.heads, request.row_limit)
         return pb.CheckSealsResponse(checks=checks)
 
     @saga

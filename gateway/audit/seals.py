@@ -91,7 +91,7 @@ class AuditSeals(Service, serves="crm.gateway.v1.AuditSealService"):
         tenant, service = call.caller.tenant, progress.service
         own = [each for each in given if each.service == service]
         if service == self.platform.kind:
-            return await check_logs(self.platform.db, tenant, progress.checks, own)
+            return await check_logs(self.platform, tenant, progress.checks, own)
         asked = internal.CheckSealsRequest(checks=progress.checks, heads=own)
         answer = await self._ask(service, _CHECK, asked.SerializeToString(), call)
         return internal.CheckSealsResponse.FromString(answer).checks
@@ -154,6 +154,7 @@ def _of_log(progress: internal.ServiceProgress, check: internal.SealCheck) -> pb
         state=_state(progress, check),
         checked_rows=check.checked_rows,
         redacted_rows=check.redacted_rows,
+        expired_rows=check.expired_rows,
         unsealed_rows=check.unsealed_rows,
         head=AuditHead(
             service=progress.service,

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -15,12 +16,12 @@ import asyncpg
 import pytest
 from crm.internal.v1 import seal_pb2 as pb
 from crm.type.v1 import audit_pb2
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 
 from chassis.audit import Sealer, check_logs, heads
 from deploy.local import children
 from tests.integration.events.conftest import broker, logs, server, stage  # noqa: F401  the fixtures
-from tests.integration.events.stage import READS, Stage, until
+from tests.integration.events.stage import READS, SCHEMA, Stage, until
 from tests.reliability.conftest import Report
 from tests.reliability.tampering import MUTATIONS, Tamperer
 
@@ -32,17 +33,20 @@ async def checked(stage: Stage, tenant: UUID, given: Sequence[Any] = (), row_lim
     """The check of the ledger, from its beginning to its end."""
     checks: list[pb.SealCheck] = []
     while not checks or not checks[0].done:
-        checks = await check_logs(stage.db, tenant, checks, given, row_limit)
+        checks = await check_logs(stage, tenant, checks, given, row_limit)
     return checks[0]
 
 
 async def numbered(stage: Stage) -> None:  # noqa: F811
     """Returns when every row has its position."""
 
-    async def all_of_them() -> bool:
-        return None not in await stage.positions()
+    unnumbered = select(SCHEMA.ledger.c.id).where(SCHEMA.ledger.c.position.is_(None)).limit(1)
 
-    await until(all_of_them)
+    async def none_left() -> bool:
+        async with stage.db.worker() as connection:
+            return not await connection.rows(unnumbered)
+
+    await until(none_left, limit_s=300)
 
 
 async def sealed_ledger(stage: Stage, rounds: int, rows: int) -> list[UUID]:  # noqa: F811
@@ -181,12 +185,15 @@ async def until_sealed(stage: Stage, tenant: UUID, beyond: int) -> pb.SealCheck:
 async def test_a_whole_ledger_raises_no_alarm(
     stage: Stage,  # noqa: F811
     scale: Callable[[int, int], int],
+    time_left: Callable[[], bool],
     report: Report,
 ) -> None:
-    rows = scale(3_000, 1_000_000)
-    await stage.relay(relay_batch=5_000)
-    for start in range(0, rows, 1_000):
-        await stage.commit(1_000, tenant=stage.tenant if start % 3_000 else uuid4())
+    wanted, rows = scale(3_000, 1_000_000), 0
+    relay = await stage.relay(relay_batch=5_000)
+    while rows < wanted and time_left():
+        await stage.commit(1_000, tenant=stage.tenant if rows % 3_000 else uuid4())
+        rows += 1_000
+        relay.wake()
     await numbered(stage)
     sealing = time.process_time()
     sealed = await Sealer(stage.db, stage.settings).seal()
@@ -202,7 +209,8 @@ async def test_a_whole_ledger_raises_no_alarm(
     report(not check.HasField("problem") and sealed == rows and not check.unsealed_rows, **figures)
 
 
-async def test_a_log_of_positions_per_tenant_is_sealed_too(stage: Stage, server: Any) -> None:  # noqa: F811
+async def keep_reads(stage: Stage) -> list[UUID]:  # noqa: F811
+    """Two tenants with two seals of five reads each."""
     tenants = [stage.tenant, uuid4()]
     for start in (1, 6):
         for tenant in tenants:
@@ -217,19 +225,61 @@ async def test_a_log_of_positions_per_tenant_is_sealed_too(stage: Stage, server:
                     ],
                 )  # fmt: skip
         assert await Sealer(stage.db, stage.settings).seal() == 10
-    for tenant in tenants:
-        check = (await check_logs(stage.db, tenant, [pb.SealCheck(log="reads")], [], 1))[1]
+    return tenants
+
+
+async def checked_reads(kept: Any, tenant: UUID) -> pb.SealCheck:
+    """The check of the reads, from its beginning to its end."""
+    checks = [pb.SealCheck(log="reads")]
+    while not checks[0].done:
+        checks = [(await check_logs(kept, tenant, checks, []))[1]]
+    return checks[0]
+
+
+async def test_a_log_of_positions_per_tenant_is_sealed_too(stage: Stage, server: Any) -> None:  # noqa: F811
+    for tenant in await keep_reads(stage):
+        check = (await check_logs(stage, tenant, [pb.SealCheck(log="reads")], [], 1))[1]
         assert (check.sequence, check.checked_rows, check.HasField("problem")) == (1, 5, False)
-        ended = (await check_logs(stage.db, tenant, [check], [], 100))[1]
-        ended = (await check_logs(stage.db, tenant, [ended], []))[1]
-        assert (ended.done, ended.checked_rows, ended.unsealed_rows) == (True, 10, 0)
+        ended = await checked_reads(stage, tenant)
+        assert (ended.sequence, ended.checked_rows, ended.unsealed_rows) == (2, 10, 0)
+        assert not ended.HasField("problem")
     connection = await superuser(stage, server)
     try:
         await connection.execute("UPDATE reads SET note = '' WHERE tenant_id = $1 AND position = 7", stage.tenant)
     finally:
         await connection.close()
-    checks = [pb.SealCheck(log="reads")]
-    while not checks[-1].done:
-        checks = [(await check_logs(stage.db, stage.tenant, checks, []))[1]]
-    assert checks[0].problem.kind == audit_pb2.AUDIT_PROBLEM_KIND_ROW_CHANGED
-    assert (checks[0].problem.sequence, checks[0].problem.position) == (2, 7)
+    problem = (await checked_reads(stage, stage.tenant)).problem
+    assert problem.kind == audit_pb2.AUDIT_PROBLEM_KIND_ROW_CHANGED
+    assert (problem.sequence, problem.position) == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("gone", "expired", "kind"),
+    [
+        ("position <= 3", 3, 0),
+        ("position <= 7", 7, 0),
+        ("true", 10, 0),
+        ("position = 2", 0, audit_pb2.AUDIT_PROBLEM_KIND_ROW_MISSING),
+        ("position IN (1, 4)", 1, audit_pb2.AUDIT_PROBLEM_KIND_ROW_MISSING),
+        ("position > 5", 0, audit_pb2.AUDIT_PROBLEM_KIND_ROW_MISSING),
+    ],
+)
+async def test_only_the_oldest_rows_may_be_gone_and_only_after_their_time(
+    stage: Stage,  # noqa: F811
+    server: Any,  # noqa: F811
+    gone: str,
+    expired: int,
+    kind: int,
+) -> None:
+    await keep_reads(stage)
+    connection = await superuser(stage, server)
+    try:
+        await connection.execute(f"DELETE FROM reads WHERE tenant_id = $1 AND {gone}", stage.tenant)
+    finally:
+        await connection.close()
+    problem = (await checked_reads(stage, stage.tenant)).problem
+    assert problem.kind == audit_pb2.AUDIT_PROBLEM_KIND_ROW_MISSING
+    # As if the rows had been kept for long enough.
+    later = SimpleNamespace(db=stage.db, settings=stage.settings.model_copy(update={"reads_days": -1.0}))
+    check = await checked_reads(later, stage.tenant)
+    assert (check.expired_rows, check.problem.kind) == (expired, kind)

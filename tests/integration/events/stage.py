@@ -31,6 +31,12 @@ LEADS = "crm.sales.v1.Lead.*"
 SERVICE = "probe"
 
 
+class ProbeSettings(Settings):
+    """A service's settings, and for how many days it keeps its reads."""
+
+    reads_days: float = 30
+
+
 def schema() -> Schema:
     probe = Schema(SERVICE)
     probe.table("copies", Column("id", Uuid), Column("revision", BigInteger), Column("name", Text), key=("id",))
@@ -46,7 +52,7 @@ def schema() -> Schema:
         key=("position",),
     )
     sealed = ("tenant_id", "reader", "fields", "note", "read_time")
-    probe.seal(Log("reads", reads, sealed, per_tenant=True, time="read_time"))
+    probe.seal(Log("reads", reads, sealed, per_tenant=True, time="read_time", kept_days="reads_days"))
     probe.table("counts", Column("name", Text), Column("total", BigInteger), key=("name",))
     return probe
 
@@ -255,7 +261,7 @@ async def make_database(server: postgres.Postgres, name: str) -> None:
 
 def settings_for(server: postgres.Postgres, name: str, broker: nats.Nats, **more: Any) -> Settings:
     nowhere = "/nonexistent"  # nothing here signs or trusts
-    return Settings.model_validate(
+    return ProbeSettings.model_validate(
         {
             "database_url": server.dsn_for(name, f"{name}_app"),
             "worker_database_url": server.dsn_for(name, f"{name}_worker"),
