@@ -204,6 +204,7 @@ class Pool:
                     found: list[Row] = await driver.fetch(text, *arguments)
             except BaseException as error:
                 if not is_disconnect(error):
+                    await _settle(driver, error)
                     raise
                 driver.terminate()
                 if not (again and attempts_left):
@@ -273,6 +274,21 @@ async def _set_up(driver: Any) -> None:
 
 def _json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
+
+
+async def _settle(driver: Any, error: BaseException) -> None:
+    """Ends what a statement began that the driver gave up between preparing and running it, as it does when cancelled.
+
+    The server's limit for the statement still runs then, and would strike at whatever comes next on the connection.
+    """
+    if isinstance(error, asyncpg.PostgresError) or driver.is_closed():
+        return  # the server ended it, or the driver the connection
+    try:
+        await asyncio.shield(driver.execute(""))
+    except BaseException as failure:
+        driver.terminate()
+        if not isinstance(failure, Exception):
+            raise
 
 
 async def _nothing(_: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
@@ -15,6 +16,7 @@ from sqlalchemy import bindparam, select, text
 from chassis import ids
 from chassis.db import Database
 from chassis.errors import Internal, Invalid, NotFound
+from chassis.sql import Pool
 from services.sales.lead_records import leads
 from services.sales.tables import schema
 from tests.integration.sales.house import House, Tenant
@@ -40,6 +42,27 @@ async def test_two_tenants_in_turn_on_one_connection_see_their_own(
             rows = await tx.rows_alone(_IDS)
             assert not tx.begun
         assert [ids.encode("lead", row.id) for row in rows] == expected
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_statement_cancelled_after_its_preparation_leaves_no_limit_to_the_next(
+    house: House, turns: int
+) -> None:
+    pool = Pool(house.settings("sales").database_url.get_secret_value(), 1, "limit", statement_limit_ms=200)
+    try:
+        await pool.fetch_alone("SELECT 1", (), again=True)
+        cancelled = asyncio.create_task(pool.fetch_alone("SELECT $1::int", (turns,), again=True))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        time.sleep(0.05)  # noqa: ASYNC251 -- nothing runs meanwhile: the server's answer to the preparation lies in the socket
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        cancelled.cancel()
+        await asyncio.wait([cancelled])
+        await asyncio.sleep(0.3)  # longer than the limit
+        assert await pool.fetch_alone("SELECT 2", (), again=True)
+    finally:
+        await pool.close()
 
 
 async def test_after_a_statement_of_its_own_nobody_is_entered(single: Database, sales: Tenant) -> None:
