@@ -60,6 +60,7 @@ _TEXTS = {
     "reason": "They chose another vendor",
     "message": "display_name: must not be empty",
     "query": "acme",
+    "path": "/v1/contacts",
 }  # fmt: skip
 _FORMATS = {
     "date-time": "2026-03-01T09:30:00Z",
@@ -100,7 +101,8 @@ class Examples:
         if kind == "array":
             return self._list(schema, name, sent, depth)
         if kind == "object":
-            return self._object(schema, sent, depth)
+            # A tenant defines its own fields; none exists at first.
+            return {} if name == "custom" and sent else self._object(schema, sent, depth)
         if kind == "boolean":
             return name not in ("validate_only", "show_deleted", "atomic")
         return _text(schema, name) if kind == "string" else _number(schema, name)
@@ -121,9 +123,11 @@ class Examples:
         if not shown:
             values = schema.get("additionalProperties")
             return {"tier": self.of(values, "tier", sent=sent, depth=depth + 1) if isinstance(values, dict) else "gold"}
-        found = {}
+        found: dict[str, Any] = {}
+        exclusive = [set(each["required"]) for each in schema.get("not", {}).get("anyOf", ())]
         for name, field in shown.items():
-            left_out = depth >= _DEPTH or (sent and (field.get("readOnly") or name in _NOT_SENT))
+            left_out = any(pair <= {name, *found} for pair in exclusive)
+            left_out |= depth >= _DEPTH or (sent and (field.get("readOnly") or name in _NOT_SENT))
             if left_out and name not in required:
                 continue
             found[name] = self.of(field, name, sent=sent, depth=depth + 1)
@@ -131,7 +135,7 @@ class Examples:
 
 
 # What a body may carry but rarely does: a first call shows none of them.
-_NOT_SENT = ("etag", "validate_only", "occur_time", "update_mask", "allow_missing")
+_NOT_SENT = ("etag", "request_id", "validate_only", "occur_time", "update_mask", "allow_missing")
 
 
 def _text(schema: Schema, name: str) -> str:

@@ -83,7 +83,7 @@ _IF_MATCH: Schema = {
     "name": "If-Match",
     "in": "header",
     "description": "Goes through only where the record still has this etag; 412 otherwise.",
-    "schema": {"type": "string"},
+    "schema": {"type": "string", "pattern": r'^(\*|"[^"\\]*")?$'},
 }
 _IDEMPOTENCY_KEY: Schema = {
     "name": "Idempotency-Key",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection
+from itertools import combinations
 from typing import Any
 
 from buf.validate import validate_pb2
@@ -15,6 +17,7 @@ from gateway.transcode.reader import submessage
 Schema = dict[str, Any]
 _F = FieldDescriptor
 
+_ANY_MASK = ["display_name,tags"]
 _WELL_KNOWN: dict[str, Schema] = {
     "google.protobuf.Timestamp": {
         "type": "string",
@@ -29,7 +32,7 @@ _WELL_KNOWN: dict[str, Schema] = {
     "google.protobuf.FieldMask": {
         "type": "string",
         "description": "Field names in snake_case with commas between them.",
-        "examples": ["display_name,tags"],
+        "examples": _ANY_MASK,
     },
     "google.protobuf.Struct": {"type": "object", "additionalProperties": True},
     "google.protobuf.Value": {},
@@ -58,6 +61,10 @@ _STRING_FORMATS = {
     "ipv4": "ipv4",
     "ipv6": "ipv6",
 }
+# Of an id after its prefix: a UUID in Crockford's base 32, in small letters.
+_ID = "[0-7][0-9a-hjkmnp-tv-z]{25}"
+# What a batch says once; its items cannot.
+_SAID_BY_BATCH = ("request_id", "validate_only")
 _BOUNDS = {"gte": "minimum", "gt": "exclusiveMinimum", "lte": "maximum", "lt": "exclusiveMaximum"}
 
 
@@ -74,14 +81,17 @@ class Schemas:
         ]
         self._shared = {name for name, count in Counter(declared).items() if count > 1}
 
-    def message(self, descriptor: Descriptor) -> Schema:
-        """The schema of a message: a reference, or the JSON form of a well-known type."""
+    def message(self, descriptor: Descriptor, without: Collection[str] = ()) -> Schema:
+        """The schema of a message: a reference, or the JSON form of a well-known type.
+
+        ``without`` are fields left out; a message is shown without the same ones wherever it stands.
+        """
         if descriptor.full_name in _WELL_KNOWN:
             return dict(_WELL_KNOWN[descriptor.full_name])
         name = self._name(descriptor.full_name)
         if name not in self.components:
             self.components[name] = {}
-            self.components[name] = self._object(descriptor)
+            self.components[name] = self._object(descriptor, without)
         return _reference(name)
 
     def rest(self, descriptor: Descriptor, bound: Collection[str]) -> Schema:
@@ -129,7 +139,9 @@ class Schemas:
             values = submessage(field).fields_by_name["value"]
             schema: Schema = {"type": "object", "additionalProperties": self._one(values, rules.map.values)}
         elif field.is_repeated:
-            schema = {"type": "array", "items": self._one(field, rules.repeated.items)}
+            item = field.message_type if field.name == "requests" else None
+            items = self.message(item, _SAID_BY_BATCH) if item is not None else self._one(field, rules.repeated.items)
+            schema = {"type": "array", "items": items}
             _add_list_rules(schema, rules.repeated)
         else:
             schema = self._one(field, rules)
@@ -153,13 +165,24 @@ class Schemas:
         required = [each.name for each in shown if is_required(each) and not _is_record(descriptor)]
         if required:
             schema["required"] = required
+        exclusive = [
+            {"required": [one.name, other.name]}
+            for choice in descriptor.oneofs
+            for one, other in combinations(choice.fields, 2)
+            if one in shown and other in shown
+        ]
+        if exclusive:
+            schema["not"] = {"anyOf": exclusive}
         return schema
 
     def _one(self, field: FieldDescriptor, rules: validate_pb2.FieldRules) -> Schema:
         if field.message_type is not None:
-            return self.message(field.message_type)
+            schema = self.message(field.message_type)
+            return schema | {"examples": [_mask(field)]} if schema.get("examples") == _ANY_MASK else schema
         if field.enum_type is not None:
-            return self.enum(field.enum_type)
+            refused = set(rules.enum.not_in)
+            names = [each.name for each in field.enum_type.values if each.number not in refused]
+            return {"allOf": [self.enum(field.enum_type)], "enum": names} if refused else self.enum(field.enum_type)
         if field.type == _F.TYPE_BYTES:
             return {"type": "string", "contentEncoding": "base64"}
         if field.type == _F.TYPE_STRING:
@@ -188,14 +211,35 @@ def _string(field: FieldDescriptor, rules: validate_pb2.StringRules) -> Schema:
             schema["minLength"] = schema["maxLength"] = value
         elif rule.name == "pattern":
             schema["pattern"] = value
+        elif rule.name == "prefix":
+            schema["pattern"] = f"^{re.escape(value)}"
         elif rule.name == "in":
             schema["enum"] = list(value)
         elif rule.name in _STRING_FORMATS and value:
             schema["format"] = _STRING_FORMATS[rule.name]
-    prefixes = [each for each in refs(field) if each != "*"]
+    _add_id_rules(schema, refs(field))
+    return schema
+
+
+def _add_id_rules(schema: Schema, pointed_at: Collection[str]) -> None:
+    prefixes = [each for each in pointed_at if each != "*"]
+    if pointed_at:
+        # Empty where it is not set.
+        schema["pattern"] = f"^(({'|'.join(prefixes) or '[a-z_]+'})_{_ID})?$"
     if prefixes:
         schema["examples"] = [f"{prefixes[0]}_01h455vb4pex5vsknk084sn02q"]
-    return schema
+
+
+def _mask(field: FieldDescriptor) -> str:
+    """Field names that a mask of a request may hold."""
+    if field.name == "read_mask":
+        return "id,update_time"
+    request = field.containing_type
+    records = [each.message_type for each in request.fields if each.message_type is not None] if request else []
+    written = [
+        each.name for record in records if _is_record(record) for each in record.fields if not is_output_only(each)
+    ]
+    return written[0] if written else _ANY_MASK[0]
 
 
 def _add_list_rules(schema: Schema, rules: validate_pb2.RepeatedRules) -> None:

@@ -72,6 +72,15 @@ def test_limits_and_what_only_the_server_sets_are_told() -> None:
         ("/v1/deals", "post", {"display_name": "Acme"}, {}),
         ("/v1/deals/{id}", "patch", {"display_name": None}, {"display_name": 7}),
         ("/v1/contacts:batchCreate", "post", {"requests": [{"contact": {}}]}, {"requests": []}),
+        ("/v1/leads", "post", {"owner_id": ""}, {"owner_id": "contact_01h455vb4pex5vsknk084sn02q"}),
+        ("/v1/leads", "post", {"owner_id": "user_01h455vb4pex5vsknk084sn02q"}, {"owner_id": "user_1"}),
+        ("/v1/contacts/{id}:revert", "post", {"revision": "1"}, {"revision": "1", "as_of": "2026-03-01T09:30:00Z"}),
+        (
+            "/v1/batch",
+            "post",
+            {"calls": [{"method": "GET", "path": "/v1/me"}]},
+            {"calls": [{"method": "GET", "path": "me"}]},
+        ),
     ],
 )
 def test_bodies_are_told_apart(path: str, verb: str, good: object, bad: object) -> None:
@@ -79,6 +88,23 @@ def test_bodies_are_told_apart(path: str, verb: str, good: object, bad: object) 
     check = Draft202012Validator({**schema, "components": document()["components"]})
     assert check.is_valid(good)
     assert not check.is_valid(bad)
+
+
+def test_what_a_batch_says_once_is_no_field_of_its_items() -> None:
+    schemas = document()["components"]["schemas"]
+    assert {"request_id", "validate_only"} <= set(schemas["BatchDeleteContactsRequest"]["properties"])
+    assert not {"request_id", "validate_only"} & set(schemas["DeleteContactRequest"]["properties"])
+
+
+def test_masks_have_examples_with_fields_of_their_own_records() -> None:
+    parameters = {
+        (operation["operationId"], each["name"]): each["schema"]["examples"][0]
+        for operation in operations()
+        for each in operation["parameters"]
+        if each.get("name") in ("read_mask", "update_mask")
+    }
+    assert parameters["ListApiKeys", "read_mask"] == "id,update_time"
+    assert parameters["UpdateTouch", "update_mask"] in document()["components"]["schemas"]["Touch"]["properties"]
 
 
 @cache
