@@ -53,6 +53,8 @@ async def _read(rows: Any, tx: View, request: pb.ReadChangesRequest, tenant: UUI
     # Read first: whatever gets a position later is none of this answer.
     last = (await rows(select(relay.c.last_position)))[0].last_position
     mine = [ledger.c.tenant_id == bindparam("tenant", tenant)] if tenant is not None else []
+    if request.actor:
+        mine.append(ledger.c.actor == bindparam("actor", request.actor))
     after = request.after_position
     if request.HasField("start_time"):
         found = await rows(

@@ -24,6 +24,7 @@ from gateway.live.kept import KeptSubscriptions
 from gateway.overview import Overviews
 from gateway.proposals.deciding import proposals
 from gateway.proposals.service import Proposals
+from gateway.proposals.undoing import Agents
 from gateway.search import Searches
 from gateway.serving import serve
 from gateway.webhooks.endpoints import WebhookEndpoints
@@ -52,6 +53,7 @@ APPLICATION = Application(
         LimitsService,
         AuditSeals,
         Proposals,
+        Agents,
     ],
     migrations=Path(__file__).parent / "migrations",
     reactions=reactions,

@@ -35,14 +35,16 @@ class Ledgers:
         self._method = load().methods[_PATH]
 
     async def read(
-        self, ledger: str, after: int | datetime, *, tenant: UUID | None, limit: int = 500, settled: bool = False
-    ) -> Page:
-        """What follows a position, or was committed at a time or later; of one tenant, or of all where None.
+        self, ledger: str, after: int | datetime, *, tenant: UUID | None, limit: int = 500, settled: bool = False,
+        actor: str = "",
+    ) -> Page:  # fmt: skip
+        """What follows a position, or was committed at a time or later; of one tenant, or of all where None,
+        and of one ``actor``, or of everybody.
 
         ``settled`` waits until all that the tenant has committed has its position. Raises Failure where the service
         cannot be reached.
         """
-        request: Any = self._method.request(limit=limit, all_tenants=tenant is None, settled=settled)
+        request: Any = self._method.request(limit=limit, all_tenants=tenant is None, settled=settled, actor=actor)
         if isinstance(after, datetime):
             request.start_time.FromDatetime(after)
         else:

@@ -20,7 +20,7 @@ METHODS = [
     if not method.internal and not method.streams and method.permission != "platform.tenants.create"
 ]
 # They answer with no records, only with what holds for the caller.
-_NO_RECORDS = ("CreateToken", "GetLimits", "GetMe", "VerifyAudit", "ListAuditHeads")
+_NO_RECORDS = ("CreateToken", "GetLimits", "GetMe", "VerifyAudit", "ListAuditHeads", "RevertAgent")
 READS = [method for method in METHODS if not method.writes and method.name not in _NO_RECORDS]
 
 

@@ -238,6 +238,17 @@ def _proposal(world: World) -> str:
     return made
 
 
+def _agent(world: World) -> str:
+    agent = {"may_propose": True, "accept": [{"method": "CreateNote"}]}
+    body = {"display_name": world.text(), "scopes": ["notes.*"], "agent": agent}
+    key = world.client.post("/v1/api_keys", body)
+    asked = {"method": "CreateNote", "request": {"note": {"body": world.text()}}}
+    answer = world.client.http.post("/v1/proposals", json=asked, headers={"authorization": f"Bearer {key['secret']}"})
+    assert answer.json()["state"] == "PROPOSAL_STATE_APPLIED", answer.text
+    made: str = key["id"]
+    return made
+
+
 def _place(world: World) -> str:
     """A replay id: the place of the first response of a stream."""
     with world.client.http.stream("GET", "/v1/events:subscribe") as answer:
@@ -298,6 +309,7 @@ SPECIAL: dict[str, Callable[[World], Request]] = {
     "ListProposals": lambda w: {"filter": f'id = "{_proposal(w)}"'},
     "ListProposalRevisions": lambda w: {"id": _proposal(w)},
     "AcceptProposal": lambda w: {"id": _proposal(w), "comment": w.text()},
+    "RevertAgent": lambda w: {"id": _agent(w)},
     "RejectProposal": lambda w: {"id": _proposal(w), "comment": w.text()},
     "GetFunnelReport": lambda w: {"split_by": "FUNNEL_SPLIT_SOURCE"},
 }

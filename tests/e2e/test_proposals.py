@@ -278,3 +278,58 @@ def _state(platform: Running, client: Client, proposal: uuid.UUID) -> int:
         "state"
     ]
     return found
+
+
+def test_everything_that_an_agent_did_is_taken_back_in_one_call(platform: Running, client: Client) -> None:
+    methods = ["CreateContact", "UpdateContact", "DeleteContact", "CreateNote", "DisqualifyLead", "UpdateLead"]
+    bot = agent_of(platform, client, accept=[{"method": each} for each in methods])
+    changed, gone, fought, between = (contact(client) for _ in range(4))
+    lost, both = (client.post("/v1/leads", {"given_name": "Eva"}) for _ in range(2))
+
+    def does(method: str, asked: dict[str, Any]) -> str:
+        done = propose(bot, method, asked)
+        assert done["state"] == "PROPOSAL_STATE_APPLIED", done
+        entity: str = done["entity_ids"][0]
+        return entity
+
+    made = does("CreateContact", {"contact": {"given_name": "Eva"}})
+    note = does("CreateNote", {"note": {"body": "called", "related_ids": [made]}})
+    for name in ("Souza", "Santos"):
+        does("UpdateContact", {"contact": {"id": changed["id"], "family_name": name}})
+    does("UpdateContact", {"contact": {"id": gone["id"], "tags": ["old"]}})
+    does("DeleteContact", {"id": gone["id"]})
+    does("UpdateContact", {"contact": {"id": fought["id"], "family_name": "Souza"}})
+    client.patch(f"/v1/contacts/{fought['id']}", {"given_name": "Eva"})
+    does("UpdateContact", {"contact": {"id": between["id"], "family_name": "Souza"}})
+    client.patch(f"/v1/contacts/{between['id']}", {"given_name": "Eva"})
+    does("UpdateContact", {"contact": {"id": between["id"], "family_name": "Santos"}})
+    does("DisqualifyLead", {"id": lost["id"], "reason": "no budget"})
+    does("UpdateLead", {"lead": {"id": both["id"], "tags": ["cold"]}})
+    does("DisqualifyLead", {"id": both["id"], "reason": "no budget"})
+
+    path = f"/v1/agents/{key_id(bot)}:revert"
+    foreseen = client.post(path, {"validate_only": True})
+    assert client.get(f"/v1/contacts/{changed['id']}")["family_name"] == "Santos"
+    report = client.post(path, {})
+    found = {each["entity_id"]: each for each in report["reversals"]}
+    assert foreseen["reversals"][0]["entity_id"] == report["reversals"][0]["entity_id"] == both["id"]
+    assert {each: told["outcome"].removeprefix("REVERSAL_OUTCOME_") for each, told in found.items()} == {
+        made: "REVERTED", note: "REVERTED", changed["id"]: "REVERTED", gone["id"]: "REVERTED",
+        fought["id"]: "SKIPPED", between["id"]: "SKIPPED", lost["id"]: "SKIPPED", both["id"]: "PARTLY_REVERTED",
+    }  # fmt: skip
+    assert found[changed["id"]]["change_count"] == 2
+    assert "status" in found[both["id"]]["left_fields"]
+    assert "verbs of its own" in found[lost["id"]]["reason"]
+    assert report["complete"]
+    assert client.get(f"/v1/contacts/{changed['id']}")["family_name"] == "Silva"
+    back = client.get(f"/v1/contacts/{gone['id']}")
+    assert ("delete_time" in back, back["tags"]) == (False, [])
+    assert "delete_time" in client.get(f"/v1/contacts/{made}")
+    assert client.get(f"/v1/contacts/{fought['id']}")["family_name"] == "Souza"
+
+    again = client.post(path, {})
+    assert again["unchanged_count"] == 5
+    assert {each["entity_id"] for each in again["reversals"]} == {fought["id"], between["id"], lost["id"]}
+    assert client.post(path, {"start_time": "2125-01-01T00:00:00Z"})["reversals"] == []
+    assert platform.tenant("Elsewhere").http.post(path, json={}).status_code == 404
+    assert reason_of(bot.http.post(path, json={})) == "PROPOSAL_REQUIRED"
