@@ -12,7 +12,7 @@ import cyclopts
 from cyclopts import App, Parameter
 from rich.markup import escape
 
-from cli import audit, events, history, me, overview, records, reports, search, timeline, traces
+from cli import audit, events, history, me, overview, proposals, records, reports, search, timeline, traces
 from cli.client import Client
 from cli.credentials import forget
 from cli.importing.options import DealOptions, Options
@@ -40,6 +40,8 @@ importing = app.command(
 )
 following = app.command(App(name="events", help="Follow what changes."))
 app.command(audit.commands)
+app.command(proposals.proposals)
+app.command(proposals.agents)
 
 
 def import_file(plural: str, file: Path, options: Options | None, deal_options: DealOptions | None = None) -> int:

@@ -46,6 +46,7 @@ RESOURCES = (
     Resource("api_key", "api_keys", "gateway", (*_NAMED, "prefix", "scopes", "last_use_time", "delete_time")),
     Resource("webhook_endpoint", "webhook_endpoints", "gateway", ("id", "url", "state", "state_reason", "types")),
     Resource("subscription", "subscriptions", "gateway", (*_NAMED, "types", "commit_time")),
+    Resource("proposal", "proposals", "gateway", ("id", "method", "entity_ids", "state", "proposer_id", "reason")),
     Resource("tenant", "tenants", "gateway", _NAMED),
 )
 BY_PREFIX = {resource.prefix: resource for resource in RESOURCES}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Final
 
-from sqlalchemy import bindparam
+from sqlalchemy import bindparam, delete
 from sqlalchemy.dialects.postgresql import insert
 
 from chassis.errors import Exhausted, Reason
@@ -24,6 +24,12 @@ _SPEND = (
     )
     .returning(budgets.c.used)
 )
+# The days that are over.
+_FORGET = delete(budgets).where(
+    budgets.c.tenant_id == bindparam("tenant"),
+    budgets.c.principal_id == bindparam("principal"),
+    budgets.c.day < bindparam("day"),
+)
 
 
 async def spend(work: Work, principal: str, budget: int) -> None:
@@ -33,7 +39,9 @@ async def spend(work: Work, principal: str, budget: int) -> None:
     """
     now = await work.now()
     day = now.astimezone(dt.UTC).date()
-    if await work.rows(_SPEND, {"principal": principal, "day": day, "budget": budget}):
+    if rows := await work.rows(_SPEND, {"principal": principal, "day": day, "budget": budget}):
+        if rows[0].used == 1:
+            await work.execute(_FORGET, {"principal": principal, "day": day})
         return
     tomorrow = dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), dt.UTC)
     raise Exhausted(

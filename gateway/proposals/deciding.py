@@ -28,13 +28,14 @@ from chassis.errors import (
     Unauthenticated,
     Unavailable,
 )
+from chassis.resource import Record
 from chassis.rows import moment, timestamp
 from chassis.service import IDEMPOTENCY_LIFE, Platform
 from chassis.work import Work
 from gateway.identity.later import caller_now
 from gateway.proposals import foresight
 from gateway.proposals.methods import proposable
-from gateway.proposals.record import RESOURCE, contents_of, schedule
+from gateway.proposals.record import RESOURCE, contents_of, end, forget, schedule
 from gateway.proposals.tables import contents
 
 # How long whoever makes the change has before somebody else looks.
@@ -48,7 +49,12 @@ _GIVE_UP: Final = IDEMPOTENCY_LIFE / 2
 
 log = telemetry.logger()
 
-_DUE = select(contents.c.tenant_id, contents.c.proposal_id).where(contents.c.due_time <= func.now()).limit(_AT_ONCE)
+_DUE = (
+    select(contents.c.tenant_id, contents.c.proposal_id)
+    .where(contents.c.due_time <= func.now())
+    .order_by(contents.c.due_time)
+    .limit(_AT_ONCE)
+)
 
 
 async def apply(platform: Platform, tenant: UUID, proposal: UUID) -> pb.Proposal:
@@ -57,10 +63,10 @@ async def apply(platform: Platform, tenant: UUID, proposal: UUID) -> pb.Proposal
         work = Work(tx)
         record = await work.get(RESOURCE, RESOURCE.id_of(proposal))
         kept, caller, now = await contents_of(tx, proposal), None, await tx.now()
-        if record.state == pb.PROPOSAL_STATE_ACCEPTED:
+        if kept is not None and record.state == pb.PROPOSAL_STATE_ACCEPTED:
             caller = await caller_now(tx, kept)
             await schedule(tx, proposal, now + LEASE)
-    if record.state != pb.PROPOSAL_STATE_ACCEPTED:
+    if kept is None or record.state != pb.PROPOSAL_STATE_ACCEPTED:
         return record
     method = proposable()[record.method]
     request: Any = method.request.FromString(kept.request)
@@ -75,9 +81,9 @@ async def apply(platform: Platform, tenant: UUID, proposal: UUID) -> pb.Proposal
         if passes(failure) and now - moment(record.decide_time) < _GIVE_UP:
             log.info("a proposal waits", proposal=record.id, exc_info=failure)
             return record
-        return await _settle(platform, tenant, proposal, failure=f"{failure.reason_name}: {failure.message}")
+        return await _settle(platform, tenant, proposal, failure)
     made = [each.id for each in foresight.records_of(method.response.FromString(answer))]
-    return await _settle(platform, tenant, proposal, made=made)
+    return await _settle(platform, tenant, proposal, made)
 
 
 def passes(failure: Failure) -> bool:
@@ -88,53 +94,62 @@ def passes(failure: Failure) -> bool:
     )
 
 
-async def _settle(
-    platform: Platform, tenant: UUID, proposal: UUID, *, made: list[str] | None = None, failure: str = ""
-) -> pb.Proposal:
-    """Writes how it went, unless somebody else has."""
+async def fail(work: Work, record: Record[pb.Proposal], failure: Failure) -> pb.Proposal:
+    """Writes that the change of an accepted proposal could not be made."""
+    record.after.state = pb.PROPOSAL_STATE_FAILED
+    record.after.failure = f"{failure.reason_name}: {failure.message}"
+    return await end(work, record, "failed")
+
+
+async def _settle(platform: Platform, tenant: UUID, proposal: UUID, how: list[str] | Failure) -> pb.Proposal:
+    """Writes how it went, the records that there are now or a failure, unless somebody else has."""
     async with platform.db.write(tenant) as tx:
         work = Work(tx)
         record = await work.lock(RESOURCE, RESOURCE.id_of(proposal))
         if record.before.state != pb.PROPOSAL_STATE_ACCEPTED:
             return record.before
-        if made is None:
-            record.after.state, record.after.failure = pb.PROPOSAL_STATE_FAILED, failure
-            found = await work.update(record, "failed")
+        if isinstance(how, Failure):
+            found = await fail(work, record, how)
         else:
             record.after.state = pb.PROPOSAL_STATE_APPLIED
             record.after.apply_time.CopyFrom(timestamp(await work.now()))
             record.after.trace_id = telemetry.trace_id()
-            record.after.entity_ids[:] = dict.fromkeys([*record.before.entity_ids, *made])
-            found = await work.update(record, "applied")
-        await schedule(tx, proposal, None)
+            record.after.entity_ids[:] = dict.fromkeys([*record.before.entity_ids, *how])
+            found = await end(work, record, "applied")
         await work.flush()
     platform.wake()
     return found
 
 
-async def _expire(platform: Platform, tenant: UUID, proposal: UUID) -> None:
+async def _due(platform: Platform, tenant: UUID, proposal: UUID) -> None:
+    """Does what is due about a proposal, if it still is."""
     async with platform.db.write(tenant) as tx:
         work = Work(tx)
         record = await work.lock(RESOURCE, RESOURCE.id_of(proposal))
-        if record.before.state != pb.PROPOSAL_STATE_PENDING or moment(record.before.expire_time) > await work.now():
+        kept = await contents_of(tx, proposal)
+        if kept is None or kept.due_time > await work.now():
             return
-        record.after.state = pb.PROPOSAL_STATE_EXPIRED
-        await work.update(record, "expired")
-        await schedule(tx, proposal, None)
-        await work.flush()
+        accepted = record.before.state == pb.PROPOSAL_STATE_ACCEPTED
+        if record.before.state == pb.PROPOSAL_STATE_PENDING:
+            record.after.state = pb.PROPOSAL_STATE_EXPIRED
+            await end(work, record, "expired")
+            await work.flush()
+        elif not accepted:
+            await forget(tx, proposal)
     platform.wake()
+    if accepted:
+        await apply(platform, tenant, proposal)
 
 
 async def proposals(platform: Platform) -> None:
-    """Goes on with accepted proposals that were left half-way, and ends those that nobody decided about, for ever."""
+    """Goes on with accepted proposals that were left half-way, ends those that nobody decided about, for ever."""
     while True:
         async with platform.db.worker() as connection:
             due = [(row.tenant_id, row.proposal_id) for row in await connection.rows(_DUE)]
         for tenant, proposal in due:
             try:
-                await _expire(platform, tenant, proposal)
                 with telemetry.span("proposals"):
-                    await apply(platform, tenant, proposal)
+                    await _due(platform, tenant, proposal)
             except Failure as failure:
                 log.info("a proposal waits", proposal=str(proposal), exc_info=failure)
         await asyncio.sleep(_POLL_S)

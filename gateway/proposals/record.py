@@ -8,17 +8,21 @@ from uuid import UUID
 
 from crm.gateway.v1 import proposal_pb2 as pb
 from crm.type.v1 import change_pb2
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 
 from chassis.context import Caller
 from chassis.db import Tx
-from chassis.resource import Resource
+from chassis.resource import Record, Resource
 from chassis.sql import Row
+from chassis.work import Work
 from gateway.proposals import foresight
 from gateway.proposals.methods import proposable
 from gateway.proposals.tables import THESE_CONTENTS, TRANSIENT, contents, proposals
 
 RESOURCE: Final = Resource(pb.Proposal, proposals, transient=TRANSIENT)
+
+# So long after its end a proposal still shows what it changed.
+KEPT: Final = dt.timedelta(days=30)
 
 _KEEP = insert(contents).values(
     tenant_id=bindparam("tenant"),
@@ -29,6 +33,7 @@ _KEEP = insert(contents).values(
 )
 _READ = select(contents).where(*THESE_CONTENTS)
 _SCHEDULE = update(contents).where(*THESE_CONTENTS).values(due_time=bindparam("due"))
+_FORGET = delete(contents).where(*THESE_CONTENTS)
 
 
 async def keep(
@@ -48,14 +53,26 @@ async def keep(
     await tx.execute(_KEEP, values)
 
 
-async def contents_of(tx: Tx, proposal: UUID) -> Row:
-    """What was kept with a proposal."""
-    return (await tx.rows(_READ, {"proposal": proposal}))[0]
+async def contents_of(tx: Tx, proposal: UUID) -> Row | None:
+    """What was kept with a proposal; None long after its end."""
+    rows = await tx.rows(_READ, {"proposal": proposal})
+    return rows[0] if rows else None
 
 
-async def schedule(tx: Tx, proposal: UUID, due: dt.datetime | None) -> None:
-    """Says when something is to be done about a proposal; never, where None."""
+async def schedule(tx: Tx, proposal: UUID, due: dt.datetime) -> None:
+    """Says when something is to be done about a proposal."""
     await tx.execute(_SCHEDULE, {"proposal": proposal, "due": due})
+
+
+async def end(work: Work, record: Record[pb.Proposal], verb: str) -> pb.Proposal:
+    """Writes a proposal that nothing more comes of."""
+    await schedule(work, RESOURCE.uuid(record.after.id), await work.now() + KEPT)
+    return await work.update(record, verb)
+
+
+async def forget(tx: Tx, proposal: UUID) -> None:
+    """Takes away what was kept with a proposal."""
+    await tx.execute(_FORGET, {"proposal": proposal})
 
 
 async def shown(tx: Tx, proposal: pb.Proposal, caller: Caller) -> pb.Proposal:
@@ -63,6 +80,8 @@ async def shown(tx: Tx, proposal: pb.Proposal, caller: Caller) -> pb.Proposal:
     found = pb.Proposal()
     found.CopyFrom(proposal)
     row = await contents_of(tx, RESOURCE.uuid(proposal.id))
+    if row is None:
+        return found
     changes = [change_pb2.Change.FromString(each) for each in row.changes]
     foresight.show(found, proposable()[proposal.method], bytes(row.request), changes, caller)
     return found

@@ -21,7 +21,7 @@ from chassis.work import View, Work
 from gateway.identity.api_keys import RESOURCE as KEYS
 from gateway.proposals import budget, deciding, foresight
 from gateway.proposals.methods import PROPOSE, check_may, named
-from gateway.proposals.record import RESOURCE, contents_of, keep, schedule, shown
+from gateway.proposals.record import RESOURCE, contents_of, end, keep, schedule, shown
 from gateway.transcode import Transcoder, exact
 
 LIFE: Final = dt.timedelta(days=7)
@@ -120,22 +120,21 @@ class Proposals(Service, serves="crm.gateway.v1.ProposalService"):
         async with db.read(tenant) as tx:
             view = View(tx)
             known = key is not None and await key.look_up(tx) is not None
-            before, kept = await view.get(RESOURCE, request.id), await contents_of(tx, uuid)
-        answer = before
+            answer, kept = await view.get(RESOURCE, request.id), await contents_of(tx, uuid)
         if not known:
-            _check_pending(before, request.id)
-            await self._check_decider(before, bytes(kept.request), call.caller)
-            answer = await self._accepted(request, call, key)
+            _check_pending(answer, request.id)
+            failure = None
+            # One that was accepted already is gone on with.
+            if answer.state == pb.PROPOSAL_STATE_PENDING and kept is not None:
+                failure = await self._refusal(answer, bytes(kept.request), call.caller)
+            answer = await self._accepted(request, call, key, failure)
         if not request.validate_only:
             answer = await deciding.apply(self.platform, tenant, uuid)
         async with db.read(tenant) as tx:
             return await shown(tx, answer, call.caller)
 
-    async def _check_decider(self, proposal: pb.Proposal, request: bytes, caller: Caller) -> None:
-        """Raises what the change is refused with where the caller may not make it: a right or a record is missing.
-
-        What else may be wrong is found when the change is made.
-        """
+    async def _refusal(self, proposal: pb.Proposal, request: bytes, caller: Caller) -> Failure | None:
+        """What the change would be refused with now. Raises it where the caller may not make it."""
         method = named("method", proposal.method)
         check_may(caller, method, f"accepting '{method.name}'")
         try:
@@ -145,8 +144,12 @@ class Proposals(Service, serves="crm.gateway.v1.ProposalService"):
                 raise
             if deciding.passes(failure):
                 raise
+            return failure
+        return None
 
-    async def _accepted(self, request: pb.AcceptProposalRequest, call: Call, key: IdempotencyKey | None) -> pb.Proposal:
+    async def _accepted(
+        self, request: pb.AcceptProposalRequest, call: Call, key: IdempotencyKey | None, failure: Failure | None
+    ) -> pb.Proposal:
         made = pb.Proposal()
         try:
             async with self.platform.db.write(call.caller.tenant) as tx:
@@ -159,6 +162,8 @@ class Proposals(Service, serves="crm.gateway.v1.ProposalService"):
                         raise Precondition(Reason.REASON_STATE_INVALID, f"{request.id} has expired")
                     made = await _accept(work, record, call.caller.principal, request.comment)
                     await schedule(tx, RESOURCE.uuid(request.id), await work.now() + deciding.LEASE)
+                    if failure is not None:
+                        made = await deciding.fail(work, record, failure)
                 if request.validate_only:
                     raise _Rehearsed
                 await work.flush(key.request_id if key else None, key.row(made, await work.now()) if key else None)
@@ -178,8 +183,7 @@ class Proposals(Service, serves="crm.gateway.v1.ProposalService"):
             raise _decided(record.before, request.id)
         record.after.state = pb.PROPOSAL_STATE_REJECTED
         _decide(record.after, context.current().caller.principal, request.comment, await work.now())
-        await schedule(work, RESOURCE.uuid(request.id), None)
-        return await work.update(record, "rejected")
+        return await end(work, record, "rejected")
 
 
 async def _accept(work: Work, record: Record[pb.Proposal], decider: str = "", comment: str = "") -> pb.Proposal:

@@ -25,7 +25,7 @@ contents = schema.table(
     Column("scopes", ARRAY(Text), nullable=False),
     Column("credential", Text, nullable=False),
     Column("access", LargeBinary, nullable=False),
-    # When something is to be done about it: applied, or found to be expired. Empty where nothing is.
+    # When something is to be done about it: its change made, its end written, or these contents taken away.
     Column("due_time", Time),
     key=("proposal_id",),
 )

@@ -7,6 +7,7 @@ import contextlib
 import json
 import re
 import signal
+import subprocess
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -20,6 +21,7 @@ from chassis.contract import load
 from deploy.local import control
 from gateway.proposals.methods import PROPOSE, reads
 from tests.e2e.test_agents import agent
+from tests.e2e.test_cli import command
 from tests.running import Client, Running, until
 
 SCOPES = ["contacts.*", "companies.*", "deals.*", "notes.*", "leads.*", "pipelines.*", "affiliations.*", "search.read"]
@@ -333,3 +335,25 @@ def test_everything_that_an_agent_did_is_taken_back_in_one_call(platform: Runnin
     assert client.post(path, {"start_time": "2125-01-01T00:00:00Z"})["reversals"] == []
     assert platform.tenant("Elsewhere").http.post(path, json={}).status_code == 404
     assert reason_of(bot.http.post(path, json={})) == "PROPOSAL_REQUIRED"
+
+
+def test_the_command_line_shows_and_decides(platform: Running, client: Client) -> None:
+    bot, ana = agent_of(platform, client), contact(client)
+    waiting = propose(
+        bot, "UpdateContact", {"contact": {"id": ana["id"], "family_name": "Souza"}}, reason="she married"
+    )
+
+    def rapport(*arguments: str) -> str:
+        start, environment = command(client, platform)
+        ran = subprocess.run([*start, *arguments], env=environment, capture_output=True, text=True, timeout=60)
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout
+
+    assert waiting["id"] in rapport("proposals", "list", "--agent", key_id(bot))
+    shown = rapport("proposals", "show", waiting["id"])
+    assert "why: she married" in shown
+    assert re.search(r"family_name\s+Silva\s+→\s+Souza", shown)
+    assert rapport("proposals", "accept", waiting["id"], "--comment", "yes").endswith(": applied\n")
+    assert "1 would go back" in rapport("agents", "revert", key_id(bot), "--dry-run")
+    assert "1 went back, 0 skipped" in rapport("agents", "revert", key_id(bot))
+    assert client.get(f"/v1/contacts/{ana['id']}")["family_name"] == "Silva"
