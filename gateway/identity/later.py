@@ -7,14 +7,17 @@ from datetime import UTC, datetime
 from crm.gateway.v1 import api_key_pb2
 from sqlalchemy import bindparam, select
 
-from chassis import ids
+from chassis import ids, telemetry
 from chassis.access import Access
 from chassis.context import Caller
 from chassis.db import Tx
+from chassis.errors import Denied
 from chassis.rows import moment
 from chassis.sql import Row
 from gateway.identity import rights, scopes
 from gateway.identity.tables import api_keys
+
+log = telemetry.logger()
 
 _KEY = select(api_keys.c.record).where(api_keys.c.tenant_id == bindparam("tenant"), api_keys.c.id == bindparam("id"))
 
@@ -36,7 +39,11 @@ async def caller_now(tx: Tx, kept: Row) -> Caller | None:
         given = frozenset(key.scopes)
         # An agent has its own name, whomever it acts for.
         kind, uuid = ids.decode(key.user_id or key.service_account_id or key.id)
-    acting = await rights.holder(tx, uuid if kind == "user" else None, uuid if kind == "service_account" else None)
+    try:
+        acting = await rights.holder(tx, uuid if kind == "user" else None, uuid if kind == "service_account" else None)
+    except Denied as denied:
+        log.warning("who is acted for later may not come in", exc_info=denied)
+        return None
     if acting is None:
         return None
     if acting[1] is not None:

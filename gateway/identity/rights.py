@@ -24,8 +24,11 @@ from chassis.work import Work
 from gateway.identity import scopes
 from gateway.identity.tables import roles, service_accounts, teams, users
 
-# So many users a team may hold, those of the teams below among them: their ids travel with every call of its users.
+# So many users a team may hold, those of the teams below among them, and so many the teams of one user together: their
+# ids travel with every call of its users.
 MAX_TEAM_USERS: Final = 2000
+# What can travel (chassis/clients.py, MAX_METADATA_BYTES): users who had more before there was a limit get that far.
+MAX_SEEN_USERS: Final = 2 * MAX_TEAM_USERS
 _DEEP: Final = 20
 _HIDDEN, _READ_ONLY = pb.FIELD_ACCESS_HIDDEN, pb.FIELD_ACCESS_READ_ONLY
 
@@ -55,7 +58,7 @@ _MEMBERS = (
     select(users.c.id)
     .where(users.c.tenant_id == bindparam("tenant"), users.c.team_ids.overlap(bindparam("teams")))
     .order_by(users.c.id)
-    .limit(MAX_TEAM_USERS + 1)
+    .limit(MAX_SEEN_USERS + 1)
 )
 
 
@@ -70,10 +73,14 @@ class Rights:
 async def rights_of(tx: Tx, role_ids: Iterable[str], *, user_id: str = "", team_ids: Sequence[str] = ()) -> Rights:
     """What the roles give together to a user of these teams, or to somebody who is no user.
 
-    Roles that are gone give nothing, and without any role nothing is permitted or seen.
+    Roles that are gone give nothing, and without any role nothing is permitted or seen. Raises Denied for a user whose
+    teams hold more than can be told: part of them would pass for all.
     """
     held = await live_roles(tx, role_ids)
     team = await members_below(tx, team_ids) if team_ids and _shows_teams(held) else []
+    if len(team) > MAX_SEEN_USERS:
+        text = f"your teams hold more than {MAX_SEEN_USERS} users; leave one, or get a role that sees ALL"
+        raise Denied(Reason.REASON_PERMISSION_DENIED, text)
     return combined(held, user_id, team)
 
 
@@ -126,7 +133,7 @@ async def below(tx: Tx, team_ids: Iterable[str]) -> dict[UUID, int]:
 
 
 async def members_below(tx: Tx, team_ids: Iterable[str]) -> list[UUID]:
-    """The users of these teams and of all below them, one more than a team may hold at most."""
+    """The users of these teams and of all below them, one more than can be seen at most."""
     names = [ids.encode("team", each) for each in await below(tx, team_ids)]
     return [row.id for row in await tx.rows(_MEMBERS, {"teams": names})] if names else []
 
@@ -155,7 +162,7 @@ def combined(held: Sequence[pb.Role], user_id: str = "", team: Sequence[UUID] = 
         ],
     )
     if pb.VISIBILITY_TEAM in seen.values():
-        access.team_user_ids.extend(each.bytes for each in sorted(team)[:MAX_TEAM_USERS])
+        access.team_user_ids.extend(each.bytes for each in sorted(team))
     return Rights(given, Access(access))
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from crm.gateway.v1 import team_pb2 as pb
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, func, select
 
 from chassis import ids
 from chassis.errors import Denied, Invalid, Precondition, Reason, invalid
 from chassis.resource import Resource
 from chassis.service import Service
+from chassis.standard import MAX_BATCH
 from chassis.work import Work
 from gateway.identity import rights, standing, tables
 from gateway.identity.tables import teams, users
@@ -28,6 +29,15 @@ _MEMBER = (
     .where(users.c.delete_time.is_(None))
     .limit(1)
 )
+_IN_TEAMS = select(func.count().label("n")).where(
+    users.c.tenant_id == bindparam("tenant"), func.cardinality(users.c.team_ids) > 0
+)
+_COMBINATIONS = (
+    select(users.c.team_ids)
+    .distinct()
+    .where(users.c.tenant_id == bindparam("tenant"), users.c.team_ids.overlap(bindparam("teams")))
+    .where(func.cardinality(users.c.team_ids) > 1)
+)
 
 
 async def prepare(work: Work, team: pb.Team, before: pb.Team | None) -> None:
@@ -39,11 +49,14 @@ async def prepare(work: Work, team: pb.Team, before: pb.Team | None) -> None:
         if await work.rows(_MEMBER, {"teams": [team.id]}):
             raise Precondition(Reason.REASON_IN_USE, "it has users; move them first")
         return
-    if team.parent_id == (before.parent_id if before is not None else ""):
-        return
-    check_may_regroup(work, "parent_id")
-    if not team.parent_id:
-        return
+    if team.parent_id != (before.parent_id if before is not None else ""):
+        check_may_regroup(work, "parent_id")
+        if team.parent_id:
+            await _check_under(work, team)
+
+
+async def _check_under(work: Work, team: pb.Team) -> None:
+    """Checks a team's new place."""
     await standing.lock(work)
     above = await chain(work, team.parent_id, "parent_id")
     if team.id in above:
@@ -51,8 +64,12 @@ async def prepare(work: Work, team: pb.Team, before: pb.Team | None) -> None:
     under = await rights.below(work, [team.id])
     if len(above) + 1 + max(under.values(), default=0) > MAX_DEPTH:
         raise invalid("parent_id", f"teams are at most {MAX_DEPTH} deep")
-    if await room(work, above) < len(await rights.members_below(work, [team.id])):
+    joining = await rights.members_below(work, [team.id])
+    if await room(work, above) < len(joining):
         raise too_large("parent_id")
+    for several in await combinations(work, above):
+        if len({*await rights.members_below(work, several), *joining}) > rights.MAX_TEAM_USERS:
+            raise too_many("parent_id")
 
 
 RESOURCE = Resource(pb.Team, tables.teams, prepare=prepare)
@@ -81,6 +98,19 @@ async def room(work: Work, above: list[str], joins: str = "") -> int:
         if team_id == joins or await work.rows(_MEMBER, {"teams": [team_id]}):
             left = min(left, rights.MAX_TEAM_USERS - len(await rights.members_below(work, [team_id])))
     return left
+
+
+async def combinations(work: Work, joined: list[str]) -> list[list[str]]:
+    """The several teams that users of one of these are in together; none where so few have teams that it cannot matter."""
+    if (await work.rows(_IN_TEAMS))[0].n <= rights.MAX_TEAM_USERS - MAX_BATCH:
+        return []
+    return [list(row.team_ids) for row in await work.rows(_COMBINATIONS, {"teams": joined})]
+
+
+def too_many(field: str) -> Invalid:
+    """The refusal of teams that hold too many users together for one who is in all of them."""
+    text = f"somebody's teams would hold more than {rights.MAX_TEAM_USERS} users together, with those below;"
+    return invalid(field, f"{text} take that user out of one, or put the teams under one whose users see ALL")
 
 
 def too_large(field: str) -> Invalid:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from uuid import UUID
 from weakref import WeakKeyDictionary
 
 from crm.gateway.v1 import user_pb2 as pb
@@ -36,7 +37,7 @@ async def prepare(work: Work, user: pb.User, before: pb.User | None) -> None:
     if user.role_ids or was.role_ids:
         await _check_roles(work, user, was)
     if new := sorted(set(user.team_ids) - set(was.team_ids)):
-        await _check_teams(work, new)
+        await _check_teams(work, user, new)
     elif list(user.team_ids) != list(was.team_ids):
         teams.check_may_regroup(work, "team_ids")
 
@@ -61,20 +62,43 @@ async def _check_roles(work: Work, user: pb.User, was: pb.User) -> None:
             await standing.keep_an_administrator(work, work.pending(Users.resource), user=user)
 
 
-# How much room the teams have that the users of one work join: nothing changes it while the work holds the lock.
-_rooms: WeakKeyDictionary[Work, dict[str, int]] = WeakKeyDictionary()
+class _Rooms:
+    """How much room there is where the users of one work join: nothing changes it while the work holds the lock."""
+
+    def __init__(self) -> None:
+        self.above: dict[str, list[str]] = {}
+        self.left: dict[str, int] = {}
+        self.together: dict[frozenset[str], set[UUID]] = {}
+        self.combinations: dict[str, list[list[str]]] = {}
 
 
-async def _check_teams(work: Work, new: list[str]) -> None:
+_rooms: WeakKeyDictionary[Work, _Rooms] = WeakKeyDictionary()
+
+
+async def _check_teams(work: Work, user: pb.User, new: list[str]) -> None:
     teams.check_may_regroup(work, "team_ids")
     await standing.lock(work)
-    known = _rooms.setdefault(work, {})
-    pending = sum(not set(new).isdisjoint(other.team_ids) for other in work.pending(Users.resource).values())
+    known = _rooms.setdefault(work, _Rooms())
+    joining = [other for other in work.pending(Users.resource).values() if other.team_ids]
+    pending = sum(not set(new).isdisjoint(other.team_ids) for other in joining)
     for team_id in new:
-        if team_id not in known:
-            known[team_id] = await teams.room(work, await teams.chain(work, team_id, "team_ids"), team_id)
-        if known[team_id] < pending + 1:
+        if team_id not in known.left:
+            known.above[team_id] = await teams.chain(work, team_id, "team_ids")
+            known.left[team_id] = await teams.room(work, known.above[team_id], team_id)
+            known.combinations[team_id] = await teams.combinations(work, known.above[team_id])
+        if known.left[team_id] < pending + 1:
             raise teams.too_large("team_ids")
+    several = [each for team_id in new for each in known.combinations[team_id]]
+    several += [list(each.team_ids) for each in (user, *joining) if len(each.team_ids) > 1]
+    for together in {frozenset(each) for each in several}:
+        if together not in known.together:
+            known.together[together] = set(await rights.members_below(work, sorted(together)))
+        inside = known.together[together]
+        if len(inside) + len(joining) < rights.MAX_TEAM_USERS:
+            continue
+        # Whoever else this work puts into a team counts, wherever it is.
+        if len(inside.union(Users.resource.uuid(each.id) for each in (user, *joining))) > rights.MAX_TEAM_USERS:
+            raise teams.too_many("team_ids")
 
 
 def keys(user: pb.User) -> Iterator[Key]:

@@ -306,3 +306,20 @@ def test_a_team_that_shows_its_users_to_each_other_is_bounded(owner: Client) -> 
     other = owner.post("/v1/teams", {"display_name": "Beside", "parent_id": top})["id"]
     owner.post("/v1/users", {"display_name": "Y", "team_ids": [other]})
     assert status(owner.http.post("/v1/users", json={"display_name": "Z", "team_ids": [top]})) == (400, "FIELD_INVALID")
+
+
+def test_the_teams_of_one_user_are_bounded_together(owner: Client) -> None:
+    one, other = (owner.post("/v1/teams", {"display_name": name})["id"] for name in ("One", "Other"))
+    for team, count in ((one, 1000), (other, 998)):
+        many = [{"user": {"display_name": "One of many", "team_ids": [team]}} for _ in range(count)]
+        owner.post("/v1/users:batchCreate", {"requests": many, "atomic": True})
+    both = owner.post("/v1/users", {"display_name": "In both", "team_ids": [one, other]})["id"]
+    owner.post("/v1/users", {"display_name": "The last", "team_ids": [one]})
+    refused = owner.http.post("/v1/users", json={"display_name": "Too many", "team_ids": [other]})
+    assert status(refused) == (400, "FIELD_INVALID")
+    assert "hold more than 2000 users together" in refused.text
+    full = owner.post("/v1/teams", {"display_name": "Beside"})["id"]
+    owner.post("/v1/users", {"display_name": "Elsewhere", "team_ids": [full]})
+    assert status(owner.http.patch(f"/v1/teams/{full}", json={"parent_id": one})) == (400, "FIELD_INVALID")
+    owner.patch(f"/v1/users/{both}", {"team_ids": [one]})
+    owner.post("/v1/users", {"display_name": "Room again", "team_ids": [other]})
