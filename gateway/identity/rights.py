@@ -102,14 +102,14 @@ def is_active(holder: user_pb2.User | service_account_pb2.ServiceAccount) -> boo
 async def holder(tx: Tx, user: UUID | None, account: UUID | None) -> tuple[str, Rights | None] | None:
     """Whom an API key acts for, and what that one may do; None where it is gone or suspended.
 
-    An empty id for a key that acts for itself, and no rights where the key's scopes alone count.
+    An empty id for a key that acts for itself, and no rights: its scopes alone count.
     """
     if user is not None:
         rows = await tx.rows(_USERS, {"ids": [user]})
         found = user_pb2.User.FromString(rows[0].record) if rows else None
         if found is None or not is_active(found):
             return None
-        return found.id, await rights_of_user(tx, found) if found.role_ids else None
+        return found.id, await rights_of_user(tx, found)
     if account is not None:
         rows = await tx.rows(_ACCOUNTS, {"ids": [account]})
         acting = service_account_pb2.ServiceAccount.FromString(rows[0].record) if rows else None

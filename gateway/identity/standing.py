@@ -8,12 +8,11 @@ from typing import Any, Final
 from crm.gateway.v1 import role_pb2, user_pb2
 from sqlalchemy import bindparam, func, select
 
-from chassis import ids
 from chassis.errors import Precondition, Reason, invalid
 from chassis.resource import Resource
 from chassis.work import Work
 from gateway.identity.rights import check_grant, combined, grantor, is_active, live_roles
-from gateway.identity.tables import api_keys, identity_providers, roles, service_accounts, users
+from gateway.identity.tables import identity_providers, roles, service_accounts, users
 
 _LOCK = select(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("room"), 0)))
 _ADMINISTRATOR: Final = "*"
@@ -26,15 +25,6 @@ _HOLDERS = select(users.c.record).where(
     users.c.tenant_id == bindparam("tenant"),
     users.c.delete_time.is_(None),
     users.c.role_ids.overlap(bindparam("roles")),
-)
-_KEYS_OF = (
-    select(api_keys.c.id)
-    .where(
-        api_keys.c.tenant_id == bindparam("tenant"),
-        api_keys.c.user_id == bindparam("user"),
-        api_keys.c.delete_time.is_(None),
-    )
-    .limit(1)
 )
 
 
@@ -73,14 +63,6 @@ async def check_unheld(work: Work, role_id: str) -> None:
         )
         if await work.rows(held.limit(1), {"roles": [role_id]}):
             raise Precondition(Reason.REASON_IN_USE, f"{whose} has the role; take it away first")
-
-
-async def check_without_keys(work: Work, user: user_pb2.User) -> None:
-    """Raises Precondition, IN_USE, where API keys act for a user, whose last role they would outlive."""
-    await lock(work)
-    if await work.rows(_KEYS_OF, {"user": ids.decode(user.id)[1]}):
-        text = "API keys act for the user, who keeps one role therefore; delete them, or suspend the user"
-        raise Precondition(Reason.REASON_IN_USE, text, violations=[("role_ids", "API keys act for the user")])
 
 
 async def keep_an_administrator(

@@ -101,7 +101,7 @@ async def room(work: Work, above: list[str], joins: str = "") -> int:
 
 
 async def combinations(work: Work, joined: list[str]) -> list[list[str]]:
-    """The several teams that users of one of these are in together; none where so few have teams that it cannot matter."""
+    """The several teams that users of one of these are in together, where it matters."""
     if (await work.rows(_IN_TEAMS))[0].n <= rights.MAX_TEAM_USERS - MAX_BATCH:
         return []
     return [list(row.team_ids) for row in await work.rows(_COMBINATIONS, {"teams": joined})]

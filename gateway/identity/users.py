@@ -54,8 +54,6 @@ async def _check_roles(work: Work, user: pb.User, was: pb.User) -> None:
     if was.role_ids and (user.email != was.email or list(user.external_ids) != list(was.external_ids)):
         # Who comes in as the user is decided by these.
         rights.check_grant(rights.grantor(work), await rights.live_roles(work, was.role_ids), "external_ids")
-    if was.role_ids and not user.role_ids:
-        await standing.check_without_keys(work, user)
     if rights.is_active(was) and any(standing.gives_all(each) for each in await rights.live_roles(work, was.role_ids)):
         left = await rights.live_roles(work, user.role_ids) if rights.is_active(user) else []
         if not any(standing.gives_all(each) for each in left):

@@ -54,7 +54,9 @@ def test_a_token_ends_at_every_service_when_its_key_is_deleted(platform: Running
 
 def test_a_deleted_user_takes_its_keys_and_tokens_along(platform: Running) -> None:
     owner = platform.tenant("Revocation")
-    user = owner.post("/v1/users", {"display_name": "Leaver"})
+    everything = next(each for each in owner.get("/v1/roles")["roles"] if each["permissions"] == ["*"])["id"]
+    user = owner.post("/v1/users", {"display_name": "Leaver", "role_ids": [everything]})
+    owner.post("/v1/users", {"display_name": "Administrator", "role_ids": [everything]})
     key = owner.post("/v1/api_keys", {"display_name": "Leaver's", "scopes": ["*"], "user_id": user["id"]})
     holder = owner.__class__(owner.url, owner.address, key["secret"], owner.tenant)
     token = holder.post("/v1/tokens", {"audience": "sales"})["token"]

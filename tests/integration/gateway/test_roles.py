@@ -60,9 +60,13 @@ def test_a_key_gives_what_both_its_scopes_and_its_users_roles_give(platform: Run
     assert client.get("/v1/me")["permissions"] == ["deals.read", "leads.read"]
     assert denied(client.http.get("/v1/contacts"))
     assert client.get("/v1/me")["principal_id"] == user
-    # Without any role the key's scopes alone count.
+    # Without any role nothing is given, whatever the key's scopes say, and as soon as the last one is taken away.
     bare = owner.post("/v1/users", {"display_name": "Bob"})["id"]
-    assert key_of(platform, owner, ["deals.read"], user_id=bare).get("/v1/me")["permissions"] == ["deals.read"]
+    nothing = key_of(platform, owner, ["deals.read"], user_id=bare)
+    assert denied(nothing.http.get("/v1/deals"))
+    assert nothing.get("/v1/me")["permissions"] == []
+    owner.patch(f"/v1/users/{user}", {"role_ids": []})
+    until(lambda: denied(client.http.get("/v1/deals")), "the permission is gone with the role")
 
 
 def test_several_roles_give_what_any_of_them_gives(platform: Running, owner: Client) -> None:
@@ -216,9 +220,10 @@ def test_nobody_shows_others_what_they_do_not_see(platform: Running, owner: Clie
     mine = client.post("/v1/api_keys", {"display_name": "K", "scopes": ["deals.read"]})
     assert mine["user_id"] == user
     assert denied(client.http.patch(f"/v1/api_keys/{mine['id']}", json={"user_id": mate}))
-    # Nor do they see more without any role.
-    assert status(client.http.patch(f"/v1/users/{user}", json={"role_ids": []})) == (400, "IN_USE")
     client.post("/v1/roles", {"display_name": "D", **seen, "field_rules": rules})
+    # Nor do they see more without any role.
+    client.patch(f"/v1/users/{user}", {"role_ids": []})
+    until(lambda: denied(client.http.get("/v1/deals")), "they see nothing without any role")
 
 
 def test_the_last_administrator_stays(platform: Running) -> None:
