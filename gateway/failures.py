@@ -25,10 +25,14 @@ _ANSWERS: dict[str, tuple[int, str, tuple[str, ...]]] = {
     )),
     "Mismatch": (412, "ABORTED", ("ETAG_MISMATCH",)),
     "TooLarge": (413, "RESOURCE_EXHAUSTED", ("TOO_LARGE",)),
+    "Unsupported": (415, "INVALID_ARGUMENT", ("MEDIA_TYPE_UNSUPPORTED",)),
     "Exhausted": (429, "RESOURCE_EXHAUSTED", ("RATE_LIMITED", "OVERLOADED", "BUDGET_EXHAUSTED")),
+    "Internal": (500, "INTERNAL", ("INTERNAL",)),
     "Unavailable": (503, "UNAVAILABLE", ("UNAVAILABLE",)),
     "DeadlineExceeded": (504, "DEADLINE_EXCEEDED", ("DEADLINE_EXCEEDED",)),
 }  # fmt: skip
+# What no method of the document answers: it is said of a path's other verbs, and to who is gone already.
+UNTOLD: frozenset[str] = frozenset({"HTTP_METHOD_NOT_ALLOWED", "CANCELLED"})
 HEADERS: dict[str, Schema] = {
     "x-trace-id": {
         "description": "The trace of this call, 32 hexadecimal digits.",
@@ -63,12 +67,17 @@ def answers(method: Method, *, finds: bool, conditional: bool, body: bool) -> di
     if not conditional:
         left_out.add("Mismatch")
     if not body:
-        left_out.add("TooLarge")
+        left_out |= {"TooLarge", "Unsupported"}
     return {
         str(status): {"$ref": f"#/components/responses/{name}"}
         for name, (status, _, _) in _ANSWERS.items()
         if name not in left_out
     }
+
+
+def reasons() -> frozenset[str]:
+    """The reasons that are told of, without their prefix."""
+    return frozenset(each for _, _, several in _ANSWERS.values() for each in several)
 
 
 def components(contract: Contract) -> dict[str, Schema]:

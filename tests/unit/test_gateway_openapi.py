@@ -1,7 +1,9 @@
 """The OpenAPI document is valid, whole, and says what the contract says."""
 
+import ast
 import json
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +11,11 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from chassis.contract import Contract, load
+from gateway import failures
 from gateway.contract import published, routes
 from gateway.openapi import encoded, path_of
+
+ROOT = Path(__file__).parents[2]
 
 
 @cache
@@ -148,3 +153,15 @@ def test_generators_of_grpc_clients_get_every_public_method_and_all_it_needs() -
 
 def test_it_stays_small_enough_to_be_loaded_by_a_page() -> None:
     assert len(encoded(load(), routes(), "http://127.0.0.1:8080")) < 2_000_000
+
+
+def test_every_reason_that_the_code_gives_is_told_of() -> None:
+    given = {
+        node.attr.removeprefix("REASON_")
+        for tree in ("chassis", "gateway", "services")
+        for path in (ROOT / tree).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr.startswith("REASON_")
+    }
+    assert len(given) > 30
+    assert given - failures.reasons() == failures.UNTOLD
