@@ -6,6 +6,7 @@ it would take everything. A whole request that has come in one piece is refused 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Hashable, Sized
 from uuid import UUID
 
@@ -26,7 +27,8 @@ class Admission:
         self.draining = False
         # Streams last, and hold no place.
         self.streams = 0
-        self._tenants: dict[str, UUID] = {}
+        # By the digest of the credential: a dump of this process is no bunch of keys.
+        self._tenants: dict[bytes, UUID] = {}
         failure = self.gate.refusal()
         body = errors.body(failure, 429)
         lines = [f"{name}: {value}" for name, value in errors.headers(failure).items()]
@@ -35,14 +37,15 @@ class Admission:
 
     def learn(self, authorization: str, tenant: UUID) -> None:
         """Takes in whose credential it is."""
-        if self._tenants.get(authorization) != tenant:
+        credential = _digest(authorization)
+        if self._tenants.get(credential) != tenant:
             if len(self._tenants) >= _KNOWN_LIMIT:
                 self._tenants.clear()
-            self._tenants[authorization] = tenant
+            self._tenants[credential] = tenant
 
     def closed(self, authorization: str, coming: int = 0, *, reads: bool) -> bool:
         """Whether a call with this credential would be refused; see Gate.closed."""
-        tenant: Hashable = self._tenants.get(authorization)
+        tenant: Hashable = self._tenants.get(_digest(authorization))
         return self.gate.closed(tenant, coming, reads=reads)
 
     def refusal(self, data: bytes, under_way: Sized) -> bytes | None:
@@ -61,6 +64,10 @@ class Admission:
         # Reads cost nobody anything but a repetition: they are turned away first.
         reads = data.startswith(_READS)
         return self._refusal if self.closed(_value(head, lower, b"authorization"), coming, reads=reads) else None
+
+
+def _digest(authorization: str) -> bytes:
+    return hashlib.blake2b(authorization.encode("latin-1", "replace"), digest_size=16).digest()
 
 
 def _value(head: bytes, lower: bytes, name: bytes) -> str:

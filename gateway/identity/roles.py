@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import Final
 from uuid import UUID, uuid5
 
 from crm.gateway.v1 import role_pb2 as pb
 
-from chassis import context, contract, ids
-from chassis.clients import service_caller
+from chassis import contract, ids
 from chassis.context import Call
 from chassis.db import Database
 from chassis.errors import invalid
@@ -17,11 +15,11 @@ from chassis.resource import Resource
 from chassis.service import Service, saga
 from chassis.work import View, Work
 from gateway.identity import rights, scopes, standing, tables
+from gateway.identity.own import own_work
 from gateway.identity.users import Users
 
 # What every record has, and what answers and conditions stand on.
 _NO_RULES: Final = frozenset({"id", "etag", "create_time", "update_time", "delete_time"})
-_DEADLINE_S: Final = 10.0
 _RIGHTS: Final = ("permissions", "visibility", "default_visibility", "field_rules")
 
 
@@ -93,15 +91,12 @@ async def make_usual_roles(db: Database, tenant: UUID) -> bool:
     async with db.read(tenant) as tx:
         if len(await View(tx).get_bodies(RESOURCE, list(wanted))) == len(wanted):
             return False
-    with context.enter(Call(service_caller("gateway", tenant), "", time.monotonic() + _DEADLINE_S)):
-        async with db.write(tenant) as tx:
-            work = Work(tx)
-            await standing.lock(work)
-            known = await work.get_bodies(RESOURCE, list(wanted))
-            for role_id, (_, role) in wanted.items():
-                if role_id not in known:
-                    await work.create(RESOURCE, role, record_id=ids.decode(role_id)[1])
-            await work.flush()
+    async with own_work(db, tenant) as work:
+        await standing.lock(work)
+        known = await work.get_bodies(RESOURCE, list(wanted))
+        for role_id, (_, role) in wanted.items():
+            if role_id not in known:
+                await work.create(RESOURCE, role, record_id=ids.decode(role_id)[1])
     return True
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 from uuid import UUID
 
@@ -10,9 +9,8 @@ from crm.gateway.v1 import identity_provider_pb2, user_pb2
 from crm.type.v1 import common_pb2
 from sqlalchemy import bindparam, func, select
 
-from chassis import context, ids, telemetry
-from chassis.clients import service_caller
-from chassis.context import Call, Caller
+from chassis import ids, telemetry
+from chassis.context import Caller
 from chassis.errors import Invalid
 from chassis.keys import EXTERNAL_ID, Key, claim
 from chassis.service import Platform
@@ -20,12 +18,11 @@ from chassis.work import Work
 from gateway.identity import bearer, providers
 from gateway.identity.bearer import Claimed, refused
 from gateway.identity.issuers import Issuers
+from gateway.identity.own import own_work
 from gateway.identity.rights import is_active, live_roles, rights_of_user
 from gateway.identity.standing import lock
 from gateway.identity.tables import NOBODY, issuers, schema
 from gateway.identity.users import Users
-
-_DEADLINE_S = 10.0
 
 _BINDING = select(issuers.c.tenant_id, issuers.c.provider_id).where(
     issuers.c.issuer == bindparam("issuer"), issuers.c.audience == func.any(bindparam("audiences"))
@@ -90,13 +87,9 @@ class SignIn:
         by_email = provider.user_match == identity_provider_pb2.USER_MATCH_VERIFIED_EMAIL
         if not by_email and not provider.create_users:
             raise refused("the token is good, but its subject is no user's")
-        call = Call(service_caller("gateway", tenant), "", time.monotonic() + _DEADLINE_S)
         try:
-            with context.enter(call):
-                async with self._platform.db.write(tenant) as tx:
-                    work = Work(tx)
-                    user_id = await _found_or_made(work, provider, claims, by_email=by_email)
-                    await work.flush()
+            async with own_work(self._platform.db, tenant) as work:
+                user_id = await _found_or_made(work, provider, claims, by_email=by_email)
         except Invalid as failure:
             log.warning("a user could not be made from a token", exc_info=failure)
             raise refused("the token is good, but no user can be made from it") from failure
