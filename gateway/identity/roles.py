@@ -67,7 +67,10 @@ RESOURCE = Resource(pb.Role, tables.roles, prepare=prepare)
 
 
 class Roles(Service, serves="crm.gateway.v1.RoleService"):
-    """Roles by their standard methods. A tenant's first list makes those that most tenants want."""
+    """Roles by their standard methods.
+
+    A tenant has those that most want from its beginning; one from before that was so has them with its first list.
+    """
 
     resource = RESOURCE
 
@@ -87,17 +90,27 @@ def usual_id(tenant: UUID, name: str) -> UUID:
 
 async def make_usual_roles(db: Database, tenant: UUID) -> bool:
     """Makes those of the usual roles that the tenant never had; whether there were any."""
-    wanted = {RESOURCE.id_of(usual_id(tenant, name)): (name, role) for name, role in USUAL.items()}
+    wanted = _usual(tenant)
     async with db.read(tenant) as tx:
         if len(await View(tx).get_bodies(RESOURCE, list(wanted))) == len(wanted):
             return False
     async with own_work(db, tenant) as work:
-        await standing.lock(work)
-        known = await work.get_bodies(RESOURCE, list(wanted))
-        for role_id, (_, role) in wanted.items():
-            if role_id not in known:
-                await work.create(RESOURCE, role, record_id=ids.decode(role_id)[1])
+        await add_usual_roles(work)
     return True
+
+
+async def add_usual_roles(work: Work) -> None:
+    """Makes the usual roles in a unit of work, but for those that the tenant had once."""
+    wanted = _usual(work.tenant)
+    await standing.lock(work)
+    known = await work.get_bodies(RESOURCE, list(wanted))
+    for role_id, role in wanted.items():
+        if role_id not in known:
+            await work.create(RESOURCE, role, record_id=ids.decode(role_id)[1])
+
+
+def _usual(tenant: UUID) -> dict[str, pb.Role]:
+    return {RESOURCE.id_of(usual_id(tenant, name)): role for name, role in USUAL.items()}
 
 
 def _both(*plurals: str) -> list[str]:

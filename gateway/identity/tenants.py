@@ -12,7 +12,7 @@ from chassis.db import Database
 from chassis.resource import Resource
 from chassis.service import Service, saga
 from chassis.work import Work
-from gateway.identity import api_keys, keys, tables
+from gateway.identity import api_keys, keys, roles, tables
 
 RESOURCE = Resource(pb.Tenant, tables.tenants, transient=["admin_secret"])
 # What a tenant's first key may do: everything there is in the tenant, nothing of the platform.
@@ -55,7 +55,7 @@ async def found(
     *,
     keep: bool = True,
 ) -> pb.Tenant:
-    """A tenant with its first key. One that exists already stays as it is and gets a further key.
+    """A tenant with its first key and the usual roles. One that exists already stays as it is and gets a further key.
 
     The answer holds the key's secret, which nobody can ask for again; not where nothing is to be kept.
     """
@@ -69,6 +69,7 @@ async def found(
             else:
                 wanted = pb.Tenant(display_name=display_name) if display_name else pb.Tenant()
                 tenant.CopyFrom(await work.create(RESOURCE, wanted, record_id=tenant_id))
+                await roles.add_usual_roles(work)
             await api_keys.add(work, first, key)
             await work.flush()
             if not keep:

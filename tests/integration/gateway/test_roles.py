@@ -7,6 +7,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from chassis import ids
+from gateway.identity.roles import usual_id
 from tests.running import Client, Running, until
 
 
@@ -25,6 +27,13 @@ def usual(owner: Client) -> dict[str, str]:
 def test_every_tenant_has_the_usual_roles_once(owner: Client, usual: dict[str, str]) -> None:
     assert {"Administrator", "Sales manager", "Sales representative", "Marketing", "Read-only"} <= usual.keys()
     assert len(owner.get("/v1/roles")["roles"]) == len(usual)
+
+
+def test_the_usual_roles_are_there_before_anybody_lists_them(platform: Running) -> None:
+    fresh = platform.tenant("Fresh")
+    administrator = ids.encode("role", usual_id(fresh.tenant, "administrator"))
+    assert fresh.get(f"/v1/roles/{administrator}")["permissions"] == ["*"]
+    fresh.post("/v1/users", {"display_name": "Ann", "role_ids": [administrator]})
 
 
 def key_of(platform: Running, owner: Client, scopes: list[str], **whom: Any) -> Client:
