@@ -202,6 +202,27 @@ def create(resource: str, /, *fields: str, json_body: str = "", occur_time: str 
         records.create(client, resource, fields, json_body, occur_time, json)
 
 
+@app.command(name="update")
+def update(
+    record_id: Id, /, *fields: str, json_body: str = "", clear: Texts = None, etag: str = "", json: Json = False
+) -> None:
+    """Change a record by field=value words.
+
+    Parameters
+    ----------
+    fields
+        Such as display_name='Acme Ltd' domain=acme.example; what is not named stays.
+    json_body
+        The fields as JSON, before the words.
+    clear
+        A field to leave without a value.
+    etag
+        Change it only where it still has this etag, as `rapport get` shows it.
+    """
+    with Client(load()) as client:
+        records.update(client, record_id, fields, json_body, clear or [], etag, json)
+
+
 @app.command(name="suspend")
 def suspend(record_id: Id, /, *, json: Json = False) -> None:
     """Keep a user or a service account out: within a second its keys and tokens work nowhere."""

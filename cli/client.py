@@ -65,6 +65,13 @@ class Client:
         """
         return self._call("POST", path, params=params, body=body)
 
+    def patch(self, path: str, body: Json, params: Mapping[str, Any]) -> Json:
+        """The answer to an update, which is repeated until it got through: let `params` carry a `request_id`.
+
+        Raises Refused or Unreachable.
+        """
+        return self._call("PATCH", path, params=params, body=body)
+
     def pages(self, path: str, key: str, params: Mapping[str, Any], limit: int | None = None) -> Iterator[Json]:
         """Every record of a list, page by page; at most `limit`."""
         left, token = limit, ""

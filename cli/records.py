@@ -90,18 +90,52 @@ def as_table(resource: Resource, records: Sequence[Json]) -> Any:
 def create(client: Client, word: str, fields: Sequence[str], body: str, occur_time: str, json: bool) -> None:
     """Makes a record from `field=value` words or a JSON object, and prints it."""
     resource = named(word)
-    record = json_object(body) if body else {}
-    for text in fields:
-        path, separator, value = text.partition("=")
-        if not separator or not path:
-            raise UsageProblem(f"{text!r}: write field=value, such as display_name='Acme Ltd'")
-        put(record, path.split("."), literal(value))
+    record = written(fields, body)
     params = {"occur_time": occur_time} if occur_time else {}
     made = client.post(resource.path, record, params)
     if json:
         print_json(made)
     else:
         show(client, made)
+
+
+def update(
+    client: Client, record_id: str, fields: Sequence[str], body: str, clear: Sequence[str], etag: str, json: bool
+) -> None:
+    """Changes fields of a record, empties those to ``clear``, and prints it; only where it has the ``etag``, if any."""
+    resource = of_id(record_id)
+    record = written(fields, body)
+    if not record and not clear:
+        raise UsageProblem("say what is to change: field=value, or --clear field")
+    if both := sorted(record.keys() & set(clear)):
+        raise UsageProblem(f"{both[0]}: it cannot be set and cleared at once")
+    params = {"request_id": str(uuid4())}
+    if clear:
+        params["update_mask"] = ",".join(camel(name) for name in (*record, *clear))
+    if etag:
+        record["etag"] = etag if etag.startswith('"') else f'"{etag}"'
+    changed = client.patch(f"{resource.path}/{record_id}", record, params)
+    if json:
+        print_json(changed)
+    else:
+        show(client, changed)
+
+
+def camel(name: str) -> str:
+    """A field's name as masks have it in JSON."""
+    first, *more = name.split("_")
+    return first + "".join(word.capitalize() for word in more)
+
+
+def written(fields: Sequence[str], body: str) -> Json:
+    """A record from a JSON object and `field=value` words. Raises UsageProblem for what is neither."""
+    record = json_object(body) if body else {}
+    for text in fields:
+        path, separator, value = text.partition("=")
+        if not separator or not path:
+            raise UsageProblem(f"{text!r}: write field=value, such as display_name='Acme Ltd'")
+        put(record, path.split("."), literal(value))
+    return record
 
 
 def suspend(client: Client, record_id: str, verb: str, json: bool) -> None:

@@ -300,6 +300,18 @@ def test_records_are_made_and_shown(rapport: Rapport, tenant: Client) -> None:
     assert (event["type"], event["entity_id"]) == ("crm.contacts.v1.Company.created", made["id"])
 
 
+def test_a_record_is_changed_by_its_words_and_only_as_it_was_seen(rapport: Rapport, tenant: Client) -> None:
+    made = rapport("create", "companies", "display_name=Acme", "domain=acme-2.example", "employee_count=3", "--json")
+    changed = rapport("update", made["id"], "display_name=Acme Ltd", 'tags=["vip"]', "--json")
+    assert (changed["display_name"], changed["tags"], changed["domain"]) == ("Acme Ltd", ["vip"], "acme-2.example")
+    cleared = rapport("update", made["id"], "industry=Music", "--clear", "employee_count", "--etag", "2", "--json")
+    assert (cleared["industry"], cleared.get("employee_count"), cleared["etag"]) == ("Music", None, '"3"')
+    assert "etag" in rapport("update", made["id"], "industry=Other", "--etag", made["etag"], code=1)
+    assert "it cannot be set and cleared" in rapport("update", made["id"], "tags=[]", "--clear", "tags", code=2)
+    assert "did you mean" in rapport("update", made["id"], "idustry=x", code=1)
+    assert "field=value" in rapport("update", made["id"], code=2)
+
+
 def test_an_administrator_gives_a_role_and_its_user_is_told_of_it(
     platform: Running, tenant: Client, rapport: Rapport, tmp_path: Path
 ) -> None:
