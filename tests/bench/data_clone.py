@@ -69,7 +69,7 @@ class Stencil:
             changed = f"replace({name}::text, '{hex_mark}', copy.hex_mark)::uuid"
             return changed if any(hex_mark in str(each) for each in values) else name
         if isinstance(column.type, LargeBinary):
-            if not any(mark.encode() in each for each in values):
+            if not any(each is not None and mark.encode() in each for each in values):
                 return name
             plain = f"replace(encode({name}, 'escape'), '{mark}', copy.mark)"
             return f"decode(replace({plain}, '{hex_mark}', copy.hex_mark), 'escape')"

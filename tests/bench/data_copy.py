@@ -63,6 +63,9 @@ class LedgerRow:
     trace_context: str = ""
     position: int | None = None
     stream_seq: int | None = None
+    # The bodies are there, so their digests are made of them (chassis/chain.py).
+    before_digest: bytes | None = None
+    after_digest: bytes | None = None
 
 
 @dataclass
