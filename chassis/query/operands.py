@@ -14,12 +14,13 @@ from typing import Any, Final
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
-from sqlalchemy import ColumnElement, Table, any_, bindparam, cast, func, literal
+from sqlalchemy import ColumnElement, Table, and_, any_, bindparam, cast, func, literal, literal_column, select
 from sqlalchemy.dialects.postgresql import JSONB
 
-from chassis import ids
+from chassis import contract, ids
 from chassis.contract import inner, is_repeated, refs
 from chassis.errors import Failure, Invalid, Reason
+from chassis.query.links import link, linked
 from chassis.rows import kept
 
 COMPARISONS: Final[dict[str, Callable[[Any, Any], Any]]] = {
@@ -151,6 +152,9 @@ def in_sql(term: Term, table: Table) -> ColumnElement[bool]:
             found = column.icontains(value, autoescape=True)
         case Kind.HAS:
             found = literal(value) == any_(column)
+            resource = term.field.containing_type
+            if resource is not None and term.field.name in linked(resource):
+                found = and_(_naming(term, resource, table), found)
         case Kind.HAS_PART:
             found = column.contains(cast(bindparam(None, [{term.part: value}], type_=JSONB, unique=True), JSONB))
         case Kind.CURRENCY:
@@ -162,6 +166,19 @@ def in_sql(term: Term, table: Table) -> ColumnElement[bool]:
         case _:
             found = column.is_distinct_from(value) if term.comparison == "!=" else compare(column, value)
     return found  # type: ignore[no-any-return]
+
+
+def _naming(term: Term, resource: Descriptor, table: Table) -> ColumnElement[bool]:
+    """The records that name another one in a field of several, by an index (links.py)."""
+    terms = table.metadata.tables["search_terms"]
+    prefix = contract.load().by_message[resource.full_name].prefix
+    return table.c.id.in_(
+        select(terms.c.id).where(
+            terms.c.tenant_id == bindparam("tenant"),
+            terms.c.resource == literal_column(f"'{prefix}'"),
+            terms.c.term == link(term.field.name, term.value),
+        )
+    )
 
 
 def _plain_fields(field: FieldDescriptor) -> list[str]:

@@ -51,8 +51,8 @@ def fill(connection: Connection, home: str) -> None:
 
 
 def _terms(connection: Connection, kind: ResourceType) -> Iterator[dict[str, Any]]:
-    live = text(f"SELECT tenant_id, record FROM {kind.plural} WHERE delete_time IS NULL")  # noqa: S608
-    with connection.execute(live.execution_options(yield_per=1_000)) as rows:
+    every = text(f"SELECT tenant_id, record FROM {kind.plural}")  # noqa: S608
+    with connection.execute(every.execution_options(yield_per=1_000)) as rows:
         for row in rows:
             yield from term_rows(row.tenant_id, kind.message.FromString(row.record))
 

@@ -11,6 +11,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from chassis.contract import descriptor_of, is_repeated
+from chassis.query.links import link, linked
 from chassis.search.words import MAX_TERM, fold, numbers, words
 
 _TITLES: Final = ("display_name", "title")
@@ -93,8 +94,10 @@ def texts(record: Message) -> Iterator[Text]:
 
 
 def terms(record: Message) -> frozenset[str]:
-    """The terms that a record is kept under; none for a deleted one."""
-    if not is_searched(descriptor_of(record)) or record.HasField("delete_time"):
-        return frozenset()
+    """The terms that a record is kept under: its words, and those it names; of a deleted one the latter alone."""
+    resource = descriptor_of(record)
+    names = frozenset(link(field, each) for field in linked(resource) for each in getattr(record, field))
+    if not is_searched(resource) or record.HasField("delete_time"):
+        return names
     found = dict.fromkeys(form for text in texts(record) for form in text.forms if form)
-    return frozenset(list(found)[:_MAX_TERMS])
+    return names.union(list(found)[:_MAX_TERMS])

@@ -102,6 +102,20 @@ async def test_filters(watched: Watched, plural: str, field: str) -> None:
     await pages(watched, plural, filter=f'{field} = "{value}"')
 
 
+@pytest.mark.parametrize(
+    ("plural", "order"), [("tasks", "due_time"), ("tasks", ""), ("meetings", "start_time"), ("notes", "")]
+)
+async def test_what_a_record_is_named_by(watched: Watched, plural: str, order: str) -> None:
+    path, request = listed(plural)
+    answer, _ = await watched.call(path, request(page_size=200))
+    named = next(each.related_ids[0] for each in getattr(answer, plural) if each.related_ids)
+    found = await pages(watched, plural, filter=f'related_ids = "{named}"', order_by=order)
+    assert getattr(found, plural)
+    open_ones = {"tasks": " AND status = TASK_STATUS_OPEN", "meetings": " AND status = MEETING_STATUS_SCHEDULED"}
+    await pages(watched, plural, filter=f'related_ids = "{named}"{open_ones.get(plural, "")}', order_by=order)
+    await pages(watched, plural, filter=f'related_ids:"{named}"', show_deleted=True)
+
+
 async def test_a_stage_of_the_board(watched: Watched) -> None:
     deal = (await pages(watched, "deals")).deals[0]  # type: ignore[attr-defined]
     await pages(watched, "deals", filter=f'pipeline_id = "{deal.pipeline_id}" AND stage_id = "{deal.stage_id}"')
