@@ -329,7 +329,7 @@ class Tx:
         """Like ``rows``, in one round trip where it is the first statement: then it is a transaction of its own.
 
         For what is likely to be the only statement of a call. A SELECT on tables of tenants, or what
-        `chassis.writes.together` makes of insertions alone.
+        `chassis.writes.together` makes.
         """
         if self._session.connection is not None:
             return await self.rows(statement, parameters)

@@ -30,7 +30,9 @@ class Resource(Generic[M]):
     ``normalize(record)`` brings its values into the form they are kept and compared in. ``prepare(work, after,
     before)`` completes a record before it is written and raises Invalid or Precondition where it cannot be as it is;
     ``before`` is None for a new one. ``keys(record)`` are the natural keys besides external ids, of a normalized
-    record. ``transient`` names the fields that are never kept.
+    record. ``transient`` names the fields that are never kept. ``optimistic`` says that a call may change a record
+    without a lock and be done again where another writer was faster: nothing but the record itself is decided under
+    the lock of one.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Resource(Generic[M]):
         prepare: Prepare[M] | None = None,
         keys: Callable[[M], Iterable[Key]] | None = None,
         transient: Iterable[str] = (),
+        optimistic: bool = False,
     ) -> None:
         self.message = message
         self.table = table
@@ -58,6 +61,9 @@ class Resource(Generic[M]):
         self.lock_one: Executable = select(*kept, clock).where(*by_id).with_for_update()
         many = (table.c.tenant_id == bindparam("tenant"), table.c.id == func.any(bindparam("ids")))
         self.read_many: Executable = select(*kept).where(*many)
+        self.optimistic = optimistic
+        self.look_many: Executable = select(*kept, clock).where(*many)
+        self.share_one: Executable = select(*kept).where(*by_id).with_for_update(read=True)
         # In the order of ids, so that two batches that meet wait for each other instead of locking up.
         self.lock_many: Executable = select(*kept, clock).where(*many).order_by(table.c.id).with_for_update()
         # The same for a caller that sees the records of some owners, ``visible``, alone.
@@ -66,6 +72,7 @@ class Resource(Generic[M]):
             seen = table.c.owner_id == func.any(bindparam("visible"))
             self.lock_visible: Executable = select(*kept, clock).where(*by_id, seen).with_for_update()
             self.read_many_visible: Executable = select(*kept).where(*many, seen)
+            self.look_many_visible: Executable = select(*kept, clock).where(*many, seen)
             self.lock_many_visible: Executable = (
                 select(*kept, clock).where(*many, seen).order_by(table.c.id).with_for_update()
             )

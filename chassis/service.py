@@ -42,7 +42,7 @@ from chassis.resource import Record, Resource
 from chassis.settings import Settings
 from chassis.standard import Standard
 from chassis.tokens import Sealer, Signer, Verifier
-from chassis.work import View, Work
+from chassis.work import Raced, View, Work
 
 log = telemetry.logger()
 
@@ -246,12 +246,13 @@ class Server:
                     raise DeadlineExceeded(Reason.REASON_DEADLINE_EXCEEDED, "its time was over before its turn came")
                 try:
                     async with asyncio.timeout(call.remaining_s()):
-                        response = _shown(bound, await self._answer(bound, _parse(bound.request, request), call), call)
+                        response = _shown(bound, await self._answer(bound, request, call), call)
                 except TimeoutError as error:
                     raise DeadlineExceeded(Reason.REASON_DEADLINE_EXCEEDED, f"not done within {limit:.1f} s") from error
         return response if isinstance(response, bytes) else response.SerializeToString()
 
-    async def _answer(self, bound: _Bound, request: Any, call: Call) -> Any:
+    async def _answer(self, bound: _Bound, body: bytes, call: Call) -> Any:
+        request: Any = _parse(bound.request, body)
         if not bound.batch:
             check(request)
             if not bound.method.name.startswith("Update"):
@@ -263,21 +264,16 @@ class Server:
         if not bound.method.writes:
             async with self.platform.db.read(call.caller.tenant) as tx:
                 return await bound.handler(request, View(tx, bound.method))
-        return await self._write(bound, request, call)
+        return await self._write(bound, request, body, call)
 
-    async def _write(self, bound: _Bound, request: Any, call: Call) -> Any:
+    async def _write(self, bound: _Bound, request: Any, body: bytes, call: Call) -> Any:
         key = idempotency_key(request, bound.method, call)
         try:
-            async with self.platform.db.write(call.caller.tenant) as tx:
-                work = Work(tx, bound.method)
-                response = await bound.handler(request, work)
-                if getattr(request, "validate_only", False):
-                    raise _Rehearsal(response)
-                if key is None:
-                    await work.flush()
-                else:
-                    # The row of an answer is unique: a repeated call gets this far, no further, and is undone.
-                    await work.flush(key.request_id, key.row(work.remembered or response, await work.now()))
+            try:
+                response = await self._written(bound, request, call, key, optimistic=True)
+            except Raced:
+                # The handler may have changed the message.
+                response = await self._written(bound, _parse(bound.request, body), call, key, optimistic=False)
         except _Rehearsal as rehearsal:
             return rehearsal.response
         except Exception as error:
@@ -292,6 +288,21 @@ class Server:
                 ) from error
             raise
         self.platform.wake()
+        return response
+
+    async def _written(
+        self, bound: _Bound, request: Any, call: Call, key: IdempotencyKey | None, *, optimistic: bool
+    ) -> Message:
+        async with self.platform.db.write(call.caller.tenant) as tx:
+            work = Work(tx, bound.method, optimistic=optimistic)
+            response: Message = await bound.handler(request, work)
+            if getattr(request, "validate_only", False):
+                raise _Rehearsal(response)
+            if key is None:
+                await work.flush()
+            else:
+                # The row of an answer is unique: a repeated call gets this far, no further, and is undone.
+                await work.flush(key.request_id, key.row(work.remembered or response, await work.now()))
         return response
 
 

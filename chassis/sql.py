@@ -63,7 +63,8 @@ class Prepared:
         """The statement as one that first enters the tenant in its parameter ``tenant``, and needs no transaction.
 
         A SELECT is joined to what enters, so it can only run after it; the rows of an INSERT take their tenant
-        from there. Row security is evaluated for each row, so later than either.
+        from there. Row security is evaluated for each row, so later than either. What a WITH statement updates it
+        does so after it has read what enters: its parts are carried out when its result asks for them, or after it.
         """
         if not self._alone:
             self._alone = self._inside()
@@ -77,7 +78,8 @@ class Prepared:
             found = self.text.replace(place, "entered.tenant")
             return f"WITH {entered} SELECT found.* FROM entered CROSS JOIN LATERAL ({found}) AS found"  # noqa: S608
         assert self.text.startswith("WITH ")
-        return f"WITH {entered}, {self.text[5:].replace(place, '(SELECT tenant FROM entered)')}"  # noqa: S608
+        body = self.text[5:].replace(place, "(SELECT tenant FROM entered)")
+        return f"WITH {entered}, {body} FROM entered"
 
 
 _prepared: WeakKeyDictionary[Executable, dict[tuple[str, ...] | None, Prepared]] = WeakKeyDictionary()

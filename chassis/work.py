@@ -6,7 +6,7 @@ Changes are collected and written together by ``flush``, after the rows they con
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 from uuid import UUID
@@ -22,7 +22,7 @@ from chassis.keys import Key, claim
 from chassis.resource import Record, Resource
 from chassis.rows import etag, moment, timestamp
 from chassis.search.index import Arrays, spelling_rows, term_rows
-from chassis.writes import MAX_CHANGES, MAX_KEYS, Part, bound, one, together
+from chassis.writes import MAX_CHANGES, MAX_KEYS, Part, bound, one, raced, together
 
 M = TypeVar("M", bound=Message)
 
@@ -89,33 +89,74 @@ class View(Tx):
         return resource.owners() is None or bool(await self.get_bodies(resource, [resource.id_of(uuid)]))
 
 
-class Work(View):
-    """A transaction that changes records. Nothing is written before ``flush``, which the RPC wrapper calls."""
+class Raced(Aborted):
+    """Another writer changed a record between its reading and the writing; nothing was written."""
 
-    def __init__(self, tx: Tx, method: contract.Method | None = None) -> None:
+    def __init__(self) -> None:
+        super().__init__(Reason.REASON_CONFLICT, "another writer was faster; try again", retry_s=0.05)
+
+
+class Work(View):
+    """A transaction that changes records. Nothing is written before ``flush``, which the RPC wrapper calls.
+
+    An ``optimistic`` one takes no locks where it need not: it reads, and writes only if all that it read so is still
+    the same. Then ``flush`` may raise Raced, and the whole is to be done again with another one that is not.
+    """
+
+    def __init__(self, tx: Tx, method: contract.Method | None = None, *, optimistic: bool = False) -> None:
         super().__init__(tx, method)
+        self._optimistic = optimistic
+        # The revisions of what was read without a lock and has to be the same when the changes are written.
+        self._assumed: dict[tuple[Resource[Any], UUID], int] = {}
         self._changes: list[_Change] = []
         self._written = 0
         # What a repeated call is answered with where that must differ from the first answer, as with secrets.
         self.remembered: Message | None = None
 
     async def lock(self, resource: Resource[M], record_id: str, etag: str = "", *, deleted: bool = False) -> Record[M]:
-        """The record, locked until the transaction ends, so that writers wait for each other.
+        """The record, locked until the transaction ends, so that writers wait for each other; or optimistically read.
 
         Raises NotFound, also where the caller may not see it; Aborted (ETAG_MISMATCH, with the current etag) where
         ``etag`` is another; Precondition (DELETED) for a deleted one unless ``deleted``.
         """
-        given: _Row = {"id": resource.uuid(record_id)}
-        if (owners := resource.owners()) is None:
-            rows = await self.rows(resource.lock_one, given)
+        uuid, owners = resource.uuid(record_id), resource.owners()
+        if self._optimistic and resource.optimistic and not self.begun:
+            row = await self._look(resource, uuid, owners)
+        elif owners is None:
+            row = next(iter(await self.rows(resource.lock_one, {"id": uuid})), None)
         else:
-            rows = await self.rows(resource.lock_visible, {**given, "visible": owners})
-        if not rows:
+            row = next(iter(await self.rows(resource.lock_visible, {"id": uuid, "visible": owners})), None)
+        if row is None:
             raise resource.missing(record_id)
-        self.saw_clock(rows[0].clock)
-        record = self._record(resource, rows[0])
+        self.saw_clock(row.clock)
+        record = self._record(resource, row)
         check_lock(record, etag, deleted=deleted)
         return record
+
+    async def _look(self, resource: Resource[Any], uuid: UUID, owners: list[UUID] | None) -> Any:
+        if owners is None:
+            row = await self.row_by_id(resource.look_many, uuid)
+        else:
+            found = await self.rows_alone(resource.look_many_visible, {"ids": [uuid], "visible": owners})
+            row = next(iter(found), None)
+        if row is not None:
+            self._assumed[resource, uuid] = row.revision
+        return row
+
+    async def share(self, resource: Resource[M], record_id: str) -> M | None:
+        """The record, deleted or not, which stays as it is until the changes are written; None where there is none.
+
+        Others may share it at the same time. Whoever may see it, for it is what the work stands on.
+        """
+        uuid = resource.uuid(record_id)
+        if not self._optimistic or self.begun:
+            rows = await self.rows(resource.share_one, {"id": uuid})
+            return resource.read(rows[0]) if rows else None
+        row = await self.row_by_id(resource.read_many, uuid)
+        if row is None:
+            return None
+        self._assumed[resource, uuid] = row.revision
+        return resource.read(row)
 
     async def lock_many(self, resource: Resource[M], record_ids: Iterable[str]) -> dict[str, Record[M]]:
         """Those of the records that exist and the caller may see, locked, by id; deleted ones too."""
@@ -266,6 +307,8 @@ class Work(View):
             await self._write_together(changes, index, gone=gone, keys=new, ledger=ledger, answer=answers)
             return
         await self._write_rows(changes)
+        if self._assumed:
+            await self._write_together([], {})
         for kind, rows in (("gone", gone), ("keys", new), ("ledger", ledger), ("answer", answers)):
             await self.execute_many(one(self.schema, kind), rows)
         if index:
@@ -279,10 +322,7 @@ class Work(View):
         return {kind: arrays for kind, arrays in found.items() if arrays}
 
     async def _write_together(self, changes: list[_Change], index: dict[str, Arrays], **others: list[_Row]) -> None:
-        """Everything in one statement, as most calls need it; without a transaction around it where it is the first.
-
-        The rows of new records only: an update stands on what was locked before.
-        """
+        """Everything in one statement, as most calls need it; without a transaction around it where it is the first."""
         parts: list[Part] = []
         values: _Row = {}
 
@@ -291,30 +331,39 @@ class Work(View):
                 values.update({bound(len(parts), index, name): value for name, value in row.items()})
             parts.append((kind, what))
 
-        for resource, row, seen in _row_states(changes):
+        for resource, row, seen in self._row_states(changes):
             add("insert" if seen is None else "update", resource, [row if seen is None else {**row, "seen": seen}])
+        assumed, self._assumed = self._assumed, {}
+        for (resource, uuid), revision in assumed.items():
+            add("same", resource, [{"id": uuid, "seen": revision}])
         for kind, rows in others.items():
             if rows:
                 add(kind, len(rows), rows)
         more, arrays = _array_parts(len(parts), index)
         parts += more
         values.update(arrays)
-        statement = together(self.schema, tuple(parts))
-        if any(kind in ("update", "gone", "gone_terms") for kind, _ in parts):
-            found = await self.rows(statement, values)
-        else:
-            found = await self.rows_alone(statement, values, writes=True)
-        if any(count != 1 for count in found[0]) and any(kind == "update" for kind, _ in parts):
-            raise _raced()
+        try:
+            await self.rows_alone(together(self.schema, tuple(parts)), values, writes=True)
+        except Exception as error:
+            if raced(error):
+                raise Raced from error
+            raise
+
+    def _row_states(self, changes: list[_Change]) -> Iterator[tuple[Resource[Any], _Row, int | None]]:
+        """Each record's last state and the revision that it has in the table, None for a new one."""
+        for first, last in _ends(changes):
+            row = last.resource.row(last.after, last.revision)
+            self._assumed.pop((last.resource, row["id"]), None)  # its update says so itself
+            yield last.resource, row, None if first.before is None else first.revision - 1
 
     async def _write_rows(self, changes: list[_Change]) -> None:
         inserts: dict[Resource[Any], list[_Row]] = {}
-        for resource, row, seen in _row_states(changes):
+        for resource, row, seen in self._row_states(changes):
             values = {f"v_{name}": value for name, value in row.items()}
             if seen is None:
                 inserts.setdefault(resource, []).append(values)
             elif await self.execute(resource.update, {**values, "seen": seen}) != 1:
-                raise _raced()
+                raise Raced
         for resource, rows in inserts.items():
             await self.execute_many(resource.insert, rows)
 
@@ -380,18 +429,6 @@ def _ends(changes: list[_Change]) -> list[tuple[_Change, _Change]]:
     return [(first[key], last[key]) for key in first]
 
 
-def _row_states(changes: list[_Change]) -> list[tuple[Resource[Any], _Row, int | None]]:
-    """Each record's last state and the revision that it has in the table, None for a new one."""
-    return [
-        (
-            last.resource,
-            last.resource.row(last.after, last.revision),
-            None if first.before is None else first.revision - 1,
-        )
-        for first, last in _ends(changes)
-    ]
-
-
 def _key_rows(changes: list[_Change]) -> tuple[list[_Row], list[_Row]]:
     """The natural keys that go and those that come. A deleted record holds none."""
     gone: list[_Row] = []
@@ -411,10 +448,6 @@ def _held(resource: Resource[Any], record: Message | None) -> set[Key]:
 
 def _key_row(prefix: str, key: Key, uuid: UUID) -> _Row:
     return {"resource": prefix, "kind": key.kind, "value": key.value, "id": uuid}
-
-
-def _raced() -> Aborted:
-    return Aborted(Reason.REASON_CONFLICT, "another writer was faster; try again", retry_s=0.05)
 
 
 def check_lock(record: Record[Any], wanted: str, *, deleted: bool = False) -> None:

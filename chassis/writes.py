@@ -5,7 +5,8 @@ Every part is a modifying CTE of plain VALUES, so the statement also passes wher
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
+from functools import cache, lru_cache, reduce
+from operator import mul
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
@@ -40,8 +41,8 @@ _KEY: Final = ("resource", "kind", "value", "id")
 # Parts whose rows come as arrays, one a column: their statement is the same for any number of rows.
 ARRAYS: Final = frozenset({"terms", "gone_terms", "spellings"})
 
-# What a part does: insert or update a resource's row, insert or delete so many natural keys, insert so many ledger
-# rows, or keep the answer for a repeated call.
+# What a part does: insert or update a resource's row or see that it is the same, insert or delete so many natural keys,
+# insert so many ledger rows, or keep the answer for a repeated call.
 Part = tuple[str, "Resource[Any] | int"]
 
 
@@ -49,10 +50,11 @@ Part = tuple[str, "Resource[Any] | int"]
 def together(schema: Schema, parts: tuple[Part, ...]) -> Executable:
     """The statement of these parts, in their order; the names of its parameters are given by `bound`.
 
-    It returns one row with the number of rows that each update found.
+    Where an update finds no row of its revision, or a record is not as it was read, it divides by zero: then nothing
+    of it is written, and `raced` knows the error.
     """
     ctes: list[Any] = []
-    counts: list[Any] = []
+    found: list[Any] = []
     for number, (kind, what) in enumerate(parts):
         if kind in ARRAYS:
             part = _of_arrays(schema, number, kind)
@@ -62,13 +64,21 @@ def together(schema: Schema, parts: tuple[Part, ...]) -> Executable:
             part = _delete(number, what, table) if kind == "gone" else _insert(number, what, table, columns)
         elif kind == "insert":
             part = _insert(number, 1, what.table, [each.name for each in what.table.c if each.name != "tenant_id"])
-        else:
+        elif kind == "update":
             part = _update(number, what.table)
-        cte = part.returning(literal_column("1").label("one")).cte(f"w{number}")
-        if kind == "update":
-            counts.append(select(func.count()).select_from(cte).scalar_subquery().label(f"found{number}"))
+        else:
+            part = _as_it_was(number, what.table)
+        row: Any = literal_column("1").label("one")
+        cte = (part.add_columns(row) if kind == "same" else part.returning(row)).cte(f"w{number}")
+        if kind in ("update", "same"):
+            found.append(select(func.count()).select_from(cte).scalar_subquery())
         ctes.append(cte)
-    return select(*(counts or [literal_column("0")])).add_cte(*ctes)
+    return select(literal_column("1") / reduce(mul, found, literal_column("1"))).add_cte(*ctes)
+
+
+def raced(error: BaseException) -> bool:
+    """Whether what `together` made failed because another writer had changed a record meanwhile."""
+    return getattr(error, "sqlstate", "") == "22012"
 
 
 @cache
@@ -124,14 +134,19 @@ def _of_arrays(schema: Schema, number: int, kind: str) -> Any:
 
 def _update(number: int, table: Table) -> Any:
     columns = [each.name for each in table.c if each.name not in ("tenant_id", "id")]
+    return update(table).where(*_seen(number, table)).values(_values(number, 0, columns))
+
+
+def _as_it_was(number: int, table: Table) -> Any:
+    """A record that is not written, and must not be by others before this is."""
+    return select().select_from(table).where(*_seen(number, table)).with_for_update(read=True)
+
+
+def _seen(number: int, table: Table) -> tuple[ColumnElement[bool], ...]:
     return (
-        update(table)
-        .where(
-            table.c.tenant_id == bindparam("tenant"),
-            table.c.id == bindparam(bound(number, 0, "id")),
-            table.c.revision == bindparam(bound(number, 0, "seen")),
-        )
-        .values(_values(number, 0, columns))
+        table.c.tenant_id == bindparam("tenant"),
+        table.c.id == bindparam(bound(number, 0, "id")),
+        table.c.revision == bindparam(bound(number, 0, "seen")),
     )
 
 

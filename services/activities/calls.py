@@ -8,7 +8,7 @@ from chassis.resource import Resource
 from chassis.service import Service
 from services.activities import tables
 
-calls: Resource[pb.Call] = Resource(pb.Call, tables.calls)
+calls: Resource[pb.Call] = Resource(pb.Call, tables.calls, optimistic=True)
 
 
 class Calls(Service, serves="crm.activities.v1.CallService"):

@@ -23,7 +23,7 @@ async def prepare(_work: Work, meeting: pb.Meeting, before: pb.Meeting | None) -
         check_time_zone(meeting.time_zone)
 
 
-meetings: Resource[pb.Meeting] = Resource(pb.Meeting, tables.meetings, prepare=prepare)
+meetings: Resource[pb.Meeting] = Resource(pb.Meeting, tables.meetings, prepare=prepare, optimistic=True)
 
 
 class Meetings(Service, serves="crm.activities.v1.MeetingService"):

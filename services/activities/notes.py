@@ -30,7 +30,7 @@ def beginning(body: str) -> str:
     return f"{head or line[: TITLE_LENGTH - 1]}…"
 
 
-notes: Resource[pb.Note] = Resource(pb.Note, tables.notes, prepare=prepare)
+notes: Resource[pb.Note] = Resource(pb.Note, tables.notes, prepare=prepare, optimistic=True)
 
 
 class Notes(Service, serves="crm.activities.v1.NoteService"):

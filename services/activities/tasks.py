@@ -18,7 +18,7 @@ async def prepare(_work: Work, task: pb.Task, before: pb.Task | None) -> None:
         task.status = pb.TASK_STATUS_OPEN
 
 
-tasks: Resource[pb.Task] = Resource(pb.Task, tables.tasks, prepare=prepare)
+tasks: Resource[pb.Task] = Resource(pb.Task, tables.tasks, prepare=prepare, optimistic=True)
 
 
 class Tasks(Service, serves="crm.activities.v1.TaskService"):

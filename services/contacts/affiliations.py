@@ -48,7 +48,9 @@ def keys(affiliation: pb.Affiliation) -> Iterator[Key]:
     yield Key("ends", f"{affiliation.contact_id}\t{affiliation.company_id}\t{affiliation.role.casefold()}")
 
 
-affiliations: Resource[pb.Affiliation] = Resource(pb.Affiliation, tables.affiliations, prepare=prepare, keys=keys)
+affiliations: Resource[pb.Affiliation] = Resource(
+    pb.Affiliation, tables.affiliations, prepare=prepare, keys=keys, optimistic=True
+)
 
 
 class Affiliations(Service, serves="crm.contacts.v1.AffiliationService"):

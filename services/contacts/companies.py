@@ -35,7 +35,7 @@ def keys(company: pb.Company) -> Iterator[Key]:
 
 
 companies: Resource[pb.Company] = Resource(
-    pb.Company, tables.companies, normalize=normalize, prepare=prepare, keys=keys
+    pb.Company, tables.companies, normalize=normalize, prepare=prepare, keys=keys, optimistic=True
 )
 
 

@@ -41,6 +41,7 @@ contacts: Resource[pb.Contact] = Resource(
     normalize=normalize_reach,
     prepare=prepare,
     keys=lambda contact: email_keys(contact.emails),
+    optimistic=True,
 )
 
 

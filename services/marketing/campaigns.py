@@ -20,7 +20,7 @@ async def prepare(_work: Work, campaign: pb.Campaign, _before: pb.Campaign | Non
         raise invalid("end_time", "it lies before start_time", Reason.REASON_TIME_INVALID)
 
 
-campaigns: Resource[pb.Campaign] = Resource(pb.Campaign, tables.campaigns, prepare=prepare)
+campaigns: Resource[pb.Campaign] = Resource(pb.Campaign, tables.campaigns, prepare=prepare, optimistic=True)
 
 
 class Campaigns(Service, serves="crm.marketing.v1.CampaignService"):

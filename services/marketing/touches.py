@@ -31,7 +31,7 @@ async def _check_campaign(work: Work, campaign_id: str) -> None:
         raise Precondition(Reason.REASON_NOT_FOUND, f"campaign_id: {message}", violations=[("campaign_id", message)])
 
 
-touches: Resource[pb.Touch] = Resource(pb.Touch, tables.touches, prepare=prepare)
+touches: Resource[pb.Touch] = Resource(pb.Touch, tables.touches, prepare=prepare, optimistic=True)
 
 
 class Touches(Service, serves="crm.marketing.v1.TouchService"):

@@ -82,7 +82,7 @@ async def _check_products(work: Work, deal: pb.Deal, before: pb.Deal | None) -> 
             raise invalid(f"line_items[{index}].product_id", message, Reason.REASON_NOT_FOUND)
 
 
-deals: Resource[pb.Deal] = Resource(pb.Deal, tables.deals, prepare=prepare)
+deals: Resource[pb.Deal] = Resource(pb.Deal, tables.deals, prepare=prepare, optimistic=True)
 
 
 class Deals(Service, serves="crm.sales.v1.DealService"):

@@ -49,4 +49,6 @@ def keys(lead: pb.Lead) -> Iterator[Key]:
         yield Key("email", lead.email.casefold())
 
 
-leads: Resource[pb.Lead] = Resource(pb.Lead, tables.leads, normalize=normalize, prepare=prepare, keys=keys)
+leads: Resource[pb.Lead] = Resource(
+    pb.Lead, tables.leads, normalize=normalize, prepare=prepare, keys=keys, optimistic=True
+)

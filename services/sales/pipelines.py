@@ -37,11 +37,6 @@ _DEFAULT = select(_table).where(
 )
 # A pipeline that deals are put into waits with its own changes until they are there.
 _DEFAULT_SHARED = _DEFAULT.with_for_update(read=True, key_share=True)
-_ONE_SHARED = (
-    select(_table)
-    .where(_table.c.tenant_id == bindparam("tenant"), _table.c.id == bindparam("id"))
-    .with_for_update(read=True, key_share=True)
-)
 # Deleted deals count: they can be undeleted.
 _USED = (
     select(_deals.c.stage_id)
@@ -199,12 +194,12 @@ async def pipeline_for(work: Work, pipeline_id: str) -> pb.Pipeline:
 
 
 async def _one(work: Work, pipeline_id: str) -> pb.Pipeline:
-    rows = await work.rows(_ONE_SHARED, {"id": uuid_of(pipeline_id)})
-    if not rows and pipeline_id == first_pipeline(work.tenant).id:
+    found = await work.share(pipelines, pipeline_id)
+    if found is None and pipeline_id == first_pipeline(work.tenant).id:
         return await _default(work)
-    if not rows or rows[0].delete_time is not None:
+    if found is None or found.HasField("delete_time"):
         raise invalid("pipeline_id", f"there is no pipeline '{pipeline_id}'", Reason.REASON_NOT_FOUND)
-    return pipelines.read(rows[0])
+    return found
 
 
 async def _default(work: Work) -> pb.Pipeline:

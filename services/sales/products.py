@@ -27,7 +27,7 @@ def keys(product: pb.Product) -> Iterator[Key]:
         yield Key("display_name", product.display_name.casefold())
 
 
-products: Resource[pb.Product] = Resource(pb.Product, tables.products, prepare=prepare, keys=keys)
+products: Resource[pb.Product] = Resource(pb.Product, tables.products, prepare=prepare, keys=keys, optimistic=True)
 
 
 class Products(Service, serves="crm.sales.v1.ProductService"):
