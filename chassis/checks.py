@@ -188,6 +188,16 @@ def _required(descriptor: Any) -> tuple[FieldDescriptor, ...]:
     return tuple(field for field in descriptor.fields if is_required(field))
 
 
+@cache
+def _asks(descriptor: Any, above: frozenset[str] = frozenset()) -> bool:
+    """Whether something is REQUIRED in a message of this kind, or in one inside of it."""
+    if _required(descriptor):
+        return True
+    within = above | {descriptor.full_name}
+    kinds = (inner(field) for field in descriptor.fields if field.type == FieldDescriptor.TYPE_MESSAGE)
+    return any(_asks(kind, within) for kind in kinds if kind.full_name not in within)
+
+
 def _missing(message: Message, path: str, records: bool) -> Iterator[Violation]:
     for field in _required(descriptor_of(message)):
         value = getattr(message, field.name)
@@ -202,6 +212,8 @@ def _missing(message: Message, path: str, records: bool) -> Iterator[Violation]:
         if field.type != FieldDescriptor.TYPE_MESSAGE or not inner(field).full_name.startswith("crm."):
             continue
         if inner(field).GetOptions().map_entry or (not records and is_resource(inner(field))):
+            continue
+        if not _asks(inner(field)):
             continue
         for index, each in enumerate(value) if is_repeated(field) else ((-1, value),):
             yield from _missing(each, _join(path, field.name) + (f"[{index}]" if index >= 0 else ""), records)

@@ -276,7 +276,7 @@ class _Session:
                         raise
             finally:
                 if self.connection is not None:
-                    await self.pool.give_back(self.connection.driver)
+                    self.pool.give_back(self.connection.driver)
                     self.connection = None
             if error is not None:
                 raise error

@@ -9,8 +9,10 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
-_VALUES: Final = {letter: value for value, letter in enumerate(_ALPHABET)}
+# The same digits as Python has them to the base 32.
+_DIGITS: Final = str.maketrans(_ALPHABET, "0123456789abcdefghijklmnopqrstuv")
 _PREFIX: Final = re.compile(r"[a-z]([a-z_]{0,61}[a-z])?")
+_SUFFIX: Final = re.compile(f"[{_ALPHABET}]*")
 _LENGTH: Final = 26
 
 
@@ -43,10 +45,6 @@ def decode(text: str) -> tuple[str, UUID]:
         raise ValueError("an id has a type prefix, such as 'contact_01h455vb4pex5vsknk084sn02q'")
     if len(suffix) != _LENGTH or suffix[0] > "7":
         raise ValueError(f"an id ends in {_LENGTH} characters, the first of them 0 to 7")
-    number = 0
-    for letter in suffix:
-        value = _VALUES.get(letter)
-        if value is None:
-            raise ValueError("an id uses the digits and lower-case letters without i, l, o and u")
-        number = number << 5 | value
-    return prefix, UUID(int=number)
+    if not _SUFFIX.fullmatch(suffix):
+        raise ValueError("an id uses the digits and lower-case letters without i, l, o and u")
+    return prefix, UUID(int=int(suffix.translate(_DIGITS), 32))

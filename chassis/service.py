@@ -246,13 +246,12 @@ class Server:
                     raise DeadlineExceeded(Reason.REASON_DEADLINE_EXCEEDED, "its time was over before its turn came")
                 try:
                     async with asyncio.timeout(call.remaining_s()):
-                        response = _shown(bound, await self._answer(bound, request, call), call)
+                        response = _shown(bound, await self._answer(bound, _parse(bound.request, request), call), call)
                 except TimeoutError as error:
                     raise DeadlineExceeded(Reason.REASON_DEADLINE_EXCEEDED, f"not done within {limit:.1f} s") from error
         return response if isinstance(response, bytes) else response.SerializeToString()
 
-    async def _answer(self, bound: _Bound, body: bytes, call: Call) -> Any:
-        request: Any = _parse(bound.request, body)
+    async def _answer(self, bound: _Bound, request: Any, call: Call) -> Any:
         if not bound.batch:
             check(request)
             if not bound.method.name.startswith("Update"):
@@ -264,16 +263,18 @@ class Server:
         if not bound.method.writes:
             async with self.platform.db.read(call.caller.tenant) as tx:
                 return await bound.handler(request, View(tx, bound.method))
-        return await self._write(bound, request, body, call)
+        return await self._write(bound, request, call)
 
-    async def _write(self, bound: _Bound, request: Any, body: bytes, call: Call) -> Any:
+    async def _write(self, bound: _Bound, request: Any, call: Call) -> Any:
         key = idempotency_key(request, bound.method, call)
+        asked = request.SerializeToString()
         try:
             try:
                 response = await self._written(bound, request, call, key, optimistic=True)
             except Raced:
                 # The handler may have changed the message.
-                response = await self._written(bound, _parse(bound.request, body), call, key, optimistic=False)
+                request = _parse(bound.request, asked)
+                response = await self._written(bound, request, call, key, optimistic=False)
         except _Rehearsal as rehearsal:
             return rehearsal.response
         except Exception as error:

@@ -6,6 +6,8 @@ Core's own execution costs several times what the database driver does (docs/dec
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
@@ -25,6 +27,8 @@ _DIALECT: Final = dialect.dialect()  # type: ignore[no-untyped-call]
 # Whoever waits longer for a connection is told that the service is overloaded.
 _ACQUIRE_S: Final = 5.0
 _CLOSE_S: Final = 5.0
+# A connection that nobody needed for so long is closed.
+_IDLE_S: Final = 300.0
 Parameters = Mapping[str, Any]
 _NONE: Final[Parameters] = MappingProxyType({})
 
@@ -129,25 +133,24 @@ class Connection:
 
 
 class Pool:
-    """A bounded number of connections of one role. They are opened when needed, and carry nothing from use to use."""
+    """A bounded number of connections of one role. They are opened when needed, and carry nothing from use to use.
+
+    The driver's own pool costs twice what a small statement costs with it, for what is not needed here.
+    """
 
     def __init__(self, dsn: str, size: int, name: str, *, statement_limit_ms: int) -> None:
-        self._pool: Any = None
         self._size = size
-        self._opening = asyncio.Lock()
+        self._free = asyncio.Semaphore(size)
+        # With the time since when nobody used it; the last one is used next, so that the others grow old.
+        self._idle: list[tuple[Any, float]] = []
+        self._used: set[Any] = set()
+        self._closed = False
         # By statement and tenant: who waits for which id, and the task that fetches.
         self._asked: dict[tuple[Executable, Any], dict[Any, list[asyncio.Future[Row | None]]]] = {}
         self._fetching: dict[tuple[Executable, Any], asyncio.Task[None]] = {}
         self._dsn = make_url(dsn).set(drivername="postgresql").render_as_string(hide_password=False)
         self._options: dict[str, Any] = {
-            "min_size": 0,
-            "max_size": size,
-            "max_queries": 2**62,
-            "max_inactive_connection_lifetime": 1800,
             "record_class": Row,
-            "init": _set_up,
-            # Nothing to reset: whatever is set is set for its transaction alone. It would be a round trip a call.
-            "reset": _nothing,
             "timeout": 2,
             # Without it a dead peer holds a call far beyond its deadline (MagicStack/asyncpg #1326).
             "command_timeout": statement_limit_ms / 1000 + 1,
@@ -162,10 +165,44 @@ class Pool:
             },
         }
 
-    async def _open(self) -> None:
-        async with self._opening:
-            if self._pool is None:
-                self._pool = await asyncpg.create_pool(self._dsn, **self._options)
+    async def _acquire(self) -> Any:
+        """A connection. Nothing is reset: whatever is set is set for its transaction alone.
+
+        One whose statement was given up waits by itself until the server has heard of that.
+        """
+        if self._free.locked():
+            async with asyncio.timeout(_ACQUIRE_S):
+                await self._free.acquire()
+        else:
+            await self._free.acquire()
+        try:
+            driver = self._youngest()
+            if driver is None:
+                driver = await asyncpg.connect(self._dsn, **self._options)
+                await _set_up(driver)
+        except BaseException:
+            self._free.release()
+            raise
+        self._used.add(driver)
+        return driver
+
+    def _youngest(self) -> Any:
+        while self._idle:
+            driver, _ = self._idle.pop()
+            if not driver.is_closed():
+                return driver
+        return None
+
+    def _release(self, driver: Any) -> None:
+        self._used.discard(driver)
+        self._free.release()
+        if self._closed:
+            driver.terminate()
+        elif not driver.is_closed():
+            now = time.monotonic()
+            self._idle.append((driver, now))
+            while self._idle[0][1] < now - _IDLE_S:
+                self._idle.pop(0)[0].terminate()
 
     async def take(self, begin: str) -> Any:
         """A driver's connection on which ``begin`` was run; it goes back by ``give_back``.
@@ -173,34 +210,30 @@ class Pool:
         A pool does not notice that its server was restarted. So a connection that turns out dead before anything
         was done on it is thrown away and the next one taken.
         """
-        if self._pool is None:
-            await self._open()
         for attempts_left in reversed(range(self._size + 1)):
-            driver = await self._pool.acquire(timeout=_ACQUIRE_S)
+            driver = await self._acquire()
             try:
                 await driver.execute(begin)
             except BaseException as error:
                 driver.terminate()
-                await self._pool.release(driver)
+                self._release(driver)
                 if attempts_left and is_disconnect(error):
                     continue
                 raise
             return driver
         raise AssertionError("the last attempt returns or raises")
 
-    async def give_back(self, driver: Any) -> None:
+    def give_back(self, driver: Any) -> None:
         """Takes a connection back. One that may still be inside a transaction is to be ended before."""
-        await self._pool.release(driver)
+        self._release(driver)
 
     async def fetch_alone(self, text: str, arguments: Sequence[Any], *, again: bool) -> list[Row]:
         """The rows of a statement that is a transaction of its own.
 
         ``again`` says that it may be asked again where the connection turns out dead, as a read may.
         """
-        if self._pool is None:
-            await self._open()
         for attempts_left in reversed(range(self._size + 1)):
-            driver = await self._pool.acquire(timeout=_ACQUIRE_S)
+            driver = await self._acquire()
             try:
                 with _span(text):
                     found: list[Row] = await driver.fetch(text, *arguments)
@@ -214,7 +247,7 @@ class Pool:
             else:
                 return found
             finally:
-                await self._pool.release(driver)
+                self._release(driver)
         raise AssertionError("the last attempt returns or raises")
 
     async def row_shared(self, statement: Executable, tenant: Any, key: Any) -> Row | None:
@@ -254,15 +287,18 @@ class Pool:
     @property
     def checked_out(self) -> int:
         """How many connections are in use."""
-        return 0 if self._pool is None else self._pool.get_size() - self._pool.get_idle_size()
+        return len(self._used)
 
     async def close(self) -> None:
         """Closes every connection, those in use too after a moment."""
-        if self._pool is not None:
-            try:
-                await asyncio.wait_for(self._pool.close(), _CLOSE_S)
-            except TimeoutError:
-                self._pool.terminate()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                for _ in range(self._size):
+                    await self._free.acquire()
+        self._closed = True
+        for driver in [*self._used, *(driver for driver, _ in self._idle)]:
+            driver.terminate()
+        self._idle.clear()
 
 
 def _waiting(asked: Mapping[Any, Sequence[asyncio.Future[Any]]]) -> list[asyncio.Future[Any]]:
@@ -291,10 +327,6 @@ async def _settle(driver: Any, error: BaseException) -> None:
         driver.terminate()
         if not isinstance(failure, Exception):
             raise
-
-
-async def _nothing(_: Any) -> None:
-    return None
 
 
 def is_disconnect(error: BaseException) -> bool:

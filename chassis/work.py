@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
@@ -478,18 +479,13 @@ _BOOKKEEPING: Final = frozenset({"etag", "update_time"})
 
 def changed_fields(before: Message | None, after: Message) -> list[str]:
     """The names of the fields that differ, in the order of the message; all that are set for a new record."""
-    names = []
-    for each in after.DESCRIPTOR.fields:
-        if each.name in _BOOKKEEPING:
-            continue
-        had = before is not None and _is_set(before, each)
-        has = _is_set(after, each)
-        if had != has or (has and getattr(before, each.name) != getattr(after, each.name)):
-            names.append(each.name)
-    return names
+    had = {} if before is None else {field.number: value for field, value in before.ListFields()}
+    differing: list[Any] = []
+    for each, value in after.ListFields():
+        if each.number not in had or had.pop(each.number) != value:
+            differing.append(each)
+    differing += [after.DESCRIPTOR.fields_by_number[number] for number in had]
+    return [each.name for each in sorted(differing, key=_place) if each.name not in _BOOKKEEPING]
 
 
-def _is_set(message: Message, each: Any) -> bool:
-    if each.has_presence:
-        return message.HasField(each.name)
-    return bool(getattr(message, each.name))
+_place = attrgetter("index")

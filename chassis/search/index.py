@@ -12,7 +12,7 @@ from sqlalchemy import Executable, Table, Text, Uuid, bindparam, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from chassis import ids
-from chassis.search.texts import terms
+from chassis.search.texts import says_the_same, terms
 from chassis.search.words import is_spelled, spellings
 
 if TYPE_CHECKING:
@@ -34,10 +34,12 @@ def term_rows(ends: Iterable[End]) -> tuple[Arrays, Arrays]:
     gone: list[tuple[Any, ...]] = []
     new: list[tuple[Any, ...]] = []
     for before, after in ends:
-        had = terms(before) if before is not None else frozenset()
-        has = terms(after)
         owner = owner_of(after)
         moved = before is not None and owner != owner_of(before)
+        if before is not None and not moved and says_the_same(before, after):
+            continue
+        had = terms(before) if before is not None else frozenset()
+        has = terms(after)
         prefix, uuid = ids.decode(after.id)  # type: ignore[attr-defined]
         gone += [(prefix, each, uuid) for each in had - has]
         new += [(prefix, each, uuid, owner) for each in (has if moved else has - had)]

@@ -93,6 +93,13 @@ def texts(record: Message) -> Iterator[Text]:
                 yield Text(field, f"{field}.{inner}" if inner else field, text, how)
 
 
+def says_the_same(before: Message, after: Message) -> bool:
+    """Whether a change left all that a record is found by as it was."""
+    return before.HasField("delete_time") == after.HasField("delete_time") and all(
+        getattr(before, each.field) == getattr(after, each.field) for each in _sources(descriptor_of(after))
+    )
+
+
 def terms(record: Message) -> frozenset[str]:
     """The terms that a record is kept under: its words, and those it names; of a deleted one the latter alone."""
     resource = descriptor_of(record)

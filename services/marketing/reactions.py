@@ -2,37 +2,12 @@
 
 from __future__ import annotations
 
-from operator import itemgetter
 from typing import Any
-
-from sqlalchemy import Table, bindparam
-from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.sql import Executable
 
 from chassis.db import Tx
 from chassis.events import Change, Effect, on
 from chassis.rows import moment, uuid_of
-from services.marketing.tables import deal_view, lead_view
-
-
-def _keep_newest(view: Table) -> Executable:
-    """Writes a copy of a record unless a later revision is there: events come twice and out of order.
-
-    The same revision is written again: what a copy has got to hold since is filled in so (rebuild.py).
-    """
-    kept = [column.name for column in view.c if column.name != "tenant_id"]
-    row = insert(view).values(tenant_id=bindparam("tenant"), **{name: bindparam(f"v_{name}") for name in kept})
-    return row.on_conflict_do_update(
-        index_elements=[view.c.tenant_id, view.c.id],
-        set_={name: row.excluded[name] for name in kept if name != "id"},
-        where=row.excluded.revision >= view.c.revision,
-    )
-
-
-_KEEP_LEAD = _keep_newest(lead_view)
-_KEEP_DEAL = _keep_newest(deal_view)
-
-Row = dict[str, Any]
+from services.marketing.copies import write_deals, write_leads
 
 
 @on("crm.sales.v1.Lead.*", effect=Effect.STATE)
@@ -52,7 +27,7 @@ async def keep_lead(change: Change, tx: Tx) -> None:
         "v_convert_time": _time(lead, "convert_time"),
         "v_deleted": lead.HasField("delete_time"),
     }
-    tx.gather(_write_leads, row)
+    tx.gather(write_leads, row)
 
 
 @on("crm.sales.v1.Deal.*", effect=Effect.STATE)
@@ -69,20 +44,7 @@ async def keep_deal(change: Change, tx: Tx) -> None:
         "v_close_time": _time(deal, "close_time"),
         "v_deleted": deal.HasField("delete_time"),
     }
-    tx.gather(_write_deals, row)
-
-
-async def _write_leads(rows: list[Row], tx: Tx) -> None:
-    await tx.execute_many(_KEEP_LEAD, _in_order(rows))
-
-
-async def _write_deals(rows: list[Row], tx: Tx) -> None:
-    await tx.execute_many(_KEEP_DEAL, _in_order(rows))
-
-
-def _in_order(rows: list[Row]) -> list[Row]:
-    """By id, so that two consumers with the same records wait for each other instead of locking up."""
-    return sorted(rows, key=itemgetter("v_id"))
+    tx.gather(write_deals, row)
 
 
 def _optional(record: Any, name: str) -> Any:

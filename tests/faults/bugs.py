@@ -120,14 +120,14 @@ def _move_first(send: Any) -> Any:
 
 def _plant_guard() -> None:
     """In marketing, whose copies of leads and deals are guarded by revision."""
-    module = sys.modules.get("services.marketing.reactions")
+    module = sys.modules.get("services.marketing.copies")
     if module is None:
         return
     for name in ("_KEEP_LEAD", "_KEEP_DEAL"):
         statement = vars(module).get(name)
         if statement is None:
             raise SystemExit(f"cannot plant: {module.__name__} has no {name}")
-        clause = statement._post_values_clause
+        clause = statement._independent_ctes[0].element._post_values_clause
         if clause.update_whereclause is None:
             raise SystemExit(f"cannot plant: {name} has no guard")
         clause.update_whereclause = None
@@ -142,7 +142,7 @@ _ledger_rows: ContextVar[list[dict[str, Any]] | None] = ContextVar("ledger rows"
 def _without_ledger(write: Any) -> Any:
     async def _write_together(self: Any, changes: Any, index: Any, **others: Any) -> None:
         if (kept := _ledger_rows.get()) is not None:
-            kept += others.pop("ledger")
+            kept += others.pop("ledger", [])
         await write(self, changes, index, **others)
 
     return _write_together

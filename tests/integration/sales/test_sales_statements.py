@@ -9,13 +9,15 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from crm.sales.v1 import deal_pb2, pipeline_pb2
 from crm.sales.v1 import lead_pb2 as pb
 from crm.type.v1.common_pb2 import ExternalId
+from google.protobuf.field_mask_pb2 import FieldMask
 from sqlalchemy import bindparam, select, text
 
 from chassis import ids
 from chassis.db import Database
-from chassis.errors import Internal, Invalid, NotFound
+from chassis.errors import Aborted, Internal, Invalid, NotFound, Reason
 from chassis.sql import Pool
 from services.sales.lead_records import leads
 from services.sales.tables import schema
@@ -149,3 +151,43 @@ async def test_the_clock_that_is_carried_on_is_never_ahead(single: Database, sal
             carried = single.clock.now()
             true = (await tx.rows(text("SELECT clock_timestamp() AS now")))[0].now
             assert carried is None or carried <= true
+
+
+async def test_of_two_that_change_a_record_at_once_both_are_done(sales: Tenant) -> None:
+    deal = await sales.call("DealService/CreateDeal", deal=deal_pb2.Deal(display_name="Roof"))
+    texts = [f"text {number}" for number in range(12)]
+    wanted = [deal_pb2.Deal(id=deal.id, description=each) for each in texts]
+    mask = FieldMask(paths=["description"])
+    await asyncio.gather(*(sales.call("DealService/UpdateDeal", deal=each, update_mask=mask) for each in wanted))
+    assert await sales.ledger(deal.id) == [("created", 1), *(("updated", 2 + number) for number in range(12))]
+
+
+async def test_of_two_with_one_etag_one_is_done(sales: Tenant) -> None:
+    deal = await sales.call("DealService/CreateDeal", deal=deal_pb2.Deal(display_name="Roof"))
+    wanted = [deal_pb2.Deal(id=deal.id, etag=deal.etag, description=str(number)) for number in range(6)]
+    done = await asyncio.gather(
+        *(sales.call("DealService/UpdateDeal", deal=each) for each in wanted), return_exceptions=True
+    )
+    refused = [each for each in done if isinstance(each, Aborted)]
+    assert len(refused) == 5
+    assert {each.reason for each in refused} == {Reason.REASON_ETAG_MISMATCH}
+    assert await sales.ledger(deal.id) == [("created", 1), ("updated", 2)]
+
+
+async def test_a_stage_cannot_go_while_a_deal_comes_into_it(sales: Tenant) -> None:
+    for _ in range(8):
+        deal = await sales.call("DealService/CreateDeal", deal=deal_pb2.Deal(display_name="Roof"))
+        pipeline = await sales.call("PipelineService/GetPipeline", id=deal.pipeline_id)
+        stage = next(each for each in pipeline.stages[1:] if each.kind == pipeline_pb2.STAGE_KIND_OPEN)
+        fewer = pipeline_pb2.Pipeline(id=pipeline.id, stages=[each for each in pipeline.stages if each.id != stage.id])
+        moved, shortened = await asyncio.gather(
+            sales.call("DealService/MoveDeal", id=deal.id, stage_id=stage.id),
+            sales.call("PipelineService/UpdatePipeline", pipeline=fewer, update_mask=FieldMask(paths=["stages"])),
+            return_exceptions=True,
+        )
+        assert isinstance(moved, Exception) != isinstance(shortened, Exception), (moved, shortened)
+        there = {each.id for each in (await sales.call("PipelineService/GetPipeline", id=pipeline.id)).stages}
+        assert (await sales.call("DealService/GetDeal", id=deal.id)).stage_id in there
+        if isinstance(moved, Exception):
+            return
+        await sales.call("DealService/MoveDeal", id=deal.id, stage_id=pipeline.stages[0].id)
