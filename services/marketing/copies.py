@@ -18,7 +18,8 @@ Row = dict[str, Any]
 def _keep_newest(view: Table) -> Executable:
     """Writes copies of records unless a later revision is there: events come twice and out of order.
 
-    The same revision is written again: what a copy has got to hold since is filled in so (rebuild.py). The copies come as one array a column, each record once, so that a group of events is one statement.
+    The same revision is written again: what a copy has got to hold since is filled in so (rebuild.py). The copies
+    come as one array a column, each record once, so that a group of events is one statement.
     """
     kept = [column for column in view.c if column.name != "tenant_id"]
     new = select(*(func.unnest(bindparam(f"v_{each.name}", type_=ARRAY(each.type))).label(each.name) for each in kept))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -180,6 +181,8 @@ async def test_a_stage_cannot_go_while_a_deal_comes_into_it(sales: Tenant) -> No
         pipeline = await sales.call("PipelineService/GetPipeline", id=deal.pipeline_id)
         stage = next(each for each in pipeline.stages[1:] if each.kind == pipeline_pb2.STAGE_KIND_OPEN)
         fewer = pipeline_pb2.Pipeline(id=pipeline.id, stages=[each for each in pipeline.stages if each.id != stage.id])
+        moved: Any
+        shortened: Any
         moved, shortened = await asyncio.gather(
             sales.call("DealService/MoveDeal", id=deal.id, stage_id=stage.id),
             sales.call("PipelineService/UpdatePipeline", pipeline=fewer, update_mask=FieldMask(paths=["stages"])),
