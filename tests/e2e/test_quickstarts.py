@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.pages import DOCS, blocks, differences, printed, same
+from deploy.local.parts import CHECKOUT
+from tests.e2e.pages import DOCS, differences, printed, same
 from tests.running import Running
 
-GUIDES = ("authentication", "paging", "idempotency", "errors", "events", "webhooks", "access", "limits", "agents")
+# kubernetes.md's commands are for a cluster.
+GUIDES = sorted(
+    page.stem for page in DOCS.glob("*.md") if "\n```sh\n" in page.read_text() and page.stem != "kubernetes"
+)
 # What npm installs for the page, with its hashes. After a change of the page's versions: run its first command there.
 PACKAGES = Path(__file__).parent / "typescript"
 
 
 def reaches_npm() -> bool:
     """Whether npm is here and its registry answers."""
-    return (
-        bool(shutil.which("npm")) and subprocess.run(["npm", "ping"], capture_output=True, timeout=60).returncode == 0
-    )
+    ping = ["npm", "ping", "--fetch-timeout=20000", "--fetch-retries=1"]
+    return shutil.which("npm") is not None and subprocess.run(ping, capture_output=True).returncode == 0
 
 
 def check(platform: Running, page: Path, folder: Path) -> None:
@@ -31,8 +35,19 @@ def check(platform: Running, page: Path, folder: Path) -> None:
 
 @pytest.mark.parametrize("name", GUIDES)
 def test_a_guides_commands_do_what_it_says(platform: Running, tmp_path: Path, name: str) -> None:
-    page = DOCS / f"{name}.md"
-    assert blocks(page), "the page shows no command"
+    check(platform, DOCS / f"{name}.md", tmp_path)
+
+
+def test_those_who_call_over_http_find_their_guides_among_them() -> None:
+    named = {"authentication", "paging", "idempotency", "errors", "events", "webhooks", "access", "limits", "agents"}
+    assert named <= set(GUIDES)
+
+
+def test_the_readmes_calls_answer_as_it_shows(platform: Running, tmp_path: Path) -> None:
+    calls = re.findall(r"^\$ (curl (?:.*\\\n)*.*)\n(\{.*)$", (CHECKOUT / "README.md").read_text(), re.MULTILINE)
+    assert len(calls) == 2
+    page = tmp_path / "README.md"
+    page.write_text("".join(f"```sh\n{call}\n```\n\n```json\n{answer}\n```\n\n" for call, answer in calls))
     check(platform, page, tmp_path)
 
 
