@@ -94,6 +94,8 @@ class Schema:
             Column("owner_id", Uuid),
             key=("resource", "term", "id"),
         )
+        self.worker["search_terms"] = "SELECT"
+        self.worker["search_spellings"] = "SELECT, DELETE"
         # A word by its beginning and by what is left of that without a letter or two; the id is of a record with it.
         self.search_spellings = self.table(
             "search_spellings",

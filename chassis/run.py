@@ -28,6 +28,7 @@ from chassis.db import Database, Schema
 from chassis.errors import DETAILS_KEY, Failure
 from chassis.ledger import Ledger
 from chassis.search.service import Search
+from chassis.search.sweep import sweep_spellings
 from chassis.service import Platform, Server, Service, StartupError
 from chassis.settings import Settings, hostport
 from chassis.sweep import sweep_idempotency
@@ -280,7 +281,7 @@ class _Background:
         if "serve" in roles:
             self._add("revoked", events.Revoked(platform.settings.nats_url.get_secret_value(), platform.revoke).run())
         if "timers" in roles:
-            for timer in (sweep_idempotency, seal_logs, *application.timers):
+            for timer in (sweep_idempotency, sweep_spellings, seal_logs, *application.timers):
                 self._add(getattr(timer, "__name__", "timer"), _kept_up(timer, platform))
 
     def _add(self, name: str, work: Any) -> None:

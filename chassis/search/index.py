@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
@@ -20,13 +21,30 @@ if TYPE_CHECKING:
 
 # One mapping of arrays, a column each, for all the rows of one kind.
 Arrays = dict[str, list[Any]]
-# Words whose spellings this process knows to be kept, by tenant. It forgets them all when they are too many.
-_known: set[tuple[UUID, str]] = set()
 _MOST_KNOWN: Final = 100_000
+# So long a process believes that a word's spellings are kept: those of unused words are taken away (sweep.py).
+KNOWN_S: Final = 3 * 3_600.0
 # So much of a word's beginning is always one of its spellings.
-_BEGINNING: Final = 7
+BEGINNING: Final = 7
 # A record as it was, None for a new one, and as it is.
 End = tuple[Message | None, Message]
+
+
+class _Known(set[tuple[UUID, str]]):
+    """The words whose spellings this process knows to be kept, by tenant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._since = time.monotonic()
+
+    def refresh(self) -> None:
+        """Forgets them all when they are too many, or were learned too long ago."""
+        if len(self) > _MOST_KNOWN or time.monotonic() - self._since > KNOWN_S:
+            self.clear()
+            self._since = time.monotonic()
+
+
+_known: Final = _Known()
 
 
 def term_rows(ends: Iterable[End]) -> tuple[Arrays, Arrays]:
@@ -58,6 +76,7 @@ async def spelling_rows(tx: Tx, new: Arrays) -> Arrays:
     A word is looked up once by each process. Two that meet it at once both write it, and do not wait for each other.
     """
     tenant = tx.tenant
+    _known.refresh()
     wanted = {
         word: uuid
         for word, uuid in zip(new.get("term", ()), new.get("id", ()), strict=True)
@@ -65,10 +84,8 @@ async def spelling_rows(tx: Tx, new: Arrays) -> Arrays:
     }
     if not wanted:
         return {}
-    asked = {"words": sorted(wanted), "beginnings": sorted({word[:_BEGINNING] for word in wanted})}
+    asked = {"words": sorted(wanted), "beginnings": sorted({word[:BEGINNING] for word in wanted})}
     rows = await tx.rows_alone(_kept(tx.schema.search_spellings), asked)
-    if len(_known) > _MOST_KNOWN:
-        _known.clear()
     for row in rows:
         # Only what is committed is known: this transaction may yet be undone.
         _known.add((tenant, row["word"]))

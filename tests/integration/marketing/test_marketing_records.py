@@ -4,17 +4,19 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from crm.marketing.v1 import campaign_pb2, touch_pb2
+from sqlalchemy import select
 
 from chassis import ids
 from chassis.errors import Invalid, Precondition
 from chassis.rows import timestamp
+from chassis.search.sweep import sweep_once
 from tests.integration.marketing.stage import Marketing
 
 NOON = datetime(2018, 3, 1, 12, tzinfo=UTC)
 
 
-async def create_campaign(marketing: Marketing, **fields: object) -> campaign_pb2.Campaign:
-    campaign = campaign_pb2.Campaign(display_name="Spring", **fields)  # type: ignore[arg-type]
+async def create_campaign(marketing: Marketing, name: str = "Spring", **fields: object) -> campaign_pb2.Campaign:
+    campaign = campaign_pb2.Campaign(display_name=name, **fields)  # type: ignore[arg-type]
     request = campaign_pb2.CreateCampaignRequest(campaign=campaign)
     created: campaign_pb2.Campaign = await marketing.call("CampaignService/CreateCampaign", request)
     return created
@@ -74,3 +76,23 @@ async def test_touches_of_a_person_are_found(marketing: Marketing) -> None:
     request = touch_pb2.ListTouchesRequest(filter=f'subject_id = "{touch.subject_id}"')
     page = await marketing.call("TouchService/ListTouches", request)
     assert [each.id for each in page.touches] == [touch.id]
+
+
+async def test_the_spellings_of_a_word_go_with_its_last_record(marketing: Marketing) -> None:
+    platform = marketing.platform
+    table = platform.db.schema.search_spellings
+
+    async def kept() -> set[str]:
+        async with platform.db.worker() as connection:
+            rows = await connection.rows(select(table.c.word).where(table.c.tenant_id == marketing.tenant).distinct())
+        return {row.word for row in rows}
+
+    gone, back, _ = [await create_campaign(marketing, name=name) for name in ("Quincunx", "Zephyr", "Spring")]
+    for each in (gone, back):
+        await marketing.call("CampaignService/DeleteCampaign", campaign_pb2.DeleteCampaignRequest(id=each.id))
+    unused = await sweep_once(platform, frozenset())
+    assert {word for tenant, word in unused if tenant == marketing.tenant} == {"quincunx", "zephyr"}
+    assert await kept() == {"quincunx", "zephyr", "spring"}, "a word that is gone for a moment stays"
+    await marketing.call("CampaignService/UndeleteCampaign", campaign_pb2.UndeleteCampaignRequest(id=back.id))
+    await sweep_once(platform, unused)
+    assert await kept() == {"zephyr", "spring"}
