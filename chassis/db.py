@@ -182,6 +182,7 @@ class Schema:
             postgresql_partition_by="RANGE (commit_time)",
         )
         Index(None, table.c.tenant_id, table.c.entity_id, table.c.revision)
+        Index(None, table.c.tenant_id, table.c.commit_time, table.c.id)
         # The relay's two: rows without a position, and rows by position. It works for all tenants at once.
         Index("ledger_unnumbered_ix", table.c.id, postgresql_where=table.c.position.is_(None))
         Index("ledger_position_ix", table.c.position)

@@ -25,6 +25,7 @@ from chassis.access import ACCESS_KEY
 from chassis.audit import Seals, seal_logs
 from chassis.clients import MAX_MESSAGE_BYTES, MAX_METADATA_BYTES, Channels
 from chassis.db import Database, Schema
+from chassis.entries import LedgerEntries
 from chassis.errors import DETAILS_KEY, Failure
 from chassis.ledger import Ledger
 from chassis.search.service import Search
@@ -224,7 +225,8 @@ def platform_of(application: Application, settings: Settings) -> Platform:
 
 async def _run(application: Application, settings: Settings) -> None:
     platform = platform_of(application, settings)
-    process = Process(application, settings, platform, Server(platform, [*application.services, Ledger, Search, Seals]))
+    services = [*application.services, Ledger, LedgerEntries, Search, Seals]
+    process = Process(application, settings, platform, Server(platform, services))
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -52,6 +52,7 @@ class Settings(BaseSettings):
     rate_tenant: float = Field(10_000, gt=0, description="Requests a second that one tenant may send.")
     burst_tenant: int = Field(20_000, ge=1, description="Requests that one tenant may send at once.")
     seal_every_s: float = Field(60.0, gt=0, description="Ledger rows are sealed at the latest after so many seconds.")
+    read_log_days: int = Field(400, ge=1, description="Days for which the log of reads is kept.")
     relay_batch: int = Field(500, ge=1, description="Ledger rows published a round; more raises speed and memory.")
 
     def addresses(self, kind: str) -> str:

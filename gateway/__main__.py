@@ -6,7 +6,9 @@ from pathlib import Path
 
 from chassis.run import Application, main
 from gateway import reactions
+from gateway.audit.entries import AuditEntries
 from gateway.audit.seals import AuditSeals
+from gateway.audit.sweep import sweep_reads
 from gateway.batch import Batches
 from gateway.events import Events
 from gateway.identity.api_keys import ApiKeys
@@ -52,12 +54,13 @@ APPLICATION = Application(
         Searches,
         LimitsService,
         AuditSeals,
+        AuditEntries,
         Proposals,
         Agents,
     ],
     migrations=Path(__file__).parent / "migrations",
     reactions=reactions,
-    timers=(webhooks, sweep_deliveries, proposals),
+    timers=(webhooks, sweep_deliveries, proposals, sweep_reads),
     serve=serve,
 )
 

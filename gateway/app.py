@@ -18,8 +18,8 @@ from starlette.types import Receive, Scope, Send
 
 from chassis import telemetry
 from chassis.context import Caller
-from chassis.contract import load
-from chassis.errors import DeadlineExceeded, Failure, Internal, Invalid, Reason
+from chassis.contract import Method, load
+from chassis.errors import DeadlineExceeded, Failure, Internal, Invalid, Reason, Unauthenticated
 from gateway import errors, guides, mcp, openapi, sse
 from gateway.admission import Admission
 from gateway.contract import Route, published, routes
@@ -27,6 +27,7 @@ from gateway.http import WHOLE
 from gateway.identity.authenticate import Authenticator
 from gateway.identity.oauth import KEYS_PATH, METADATA_PATH, TOKEN_PATH, Refusal, TokenEndpoint
 from gateway.limits import Limits
+from gateway.peer import PEER, of_scope
 from gateway.proxy import TRACE_KEY, Proxy
 from gateway.readiness import Readiness
 from gateway.transcode import BODY_LIMIT, HttpCall, Transcoder, too_large
@@ -86,6 +87,7 @@ class App:
         """Serves one request inside its root span."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         request_id = f"{random.getrandbits(64):016x}"
+        PEER.set(of_scope(scope))
         with telemetry.span(scope["method"], kind=SpanKind.SERVER, parent=headers.get("traceparent", "")) as span:
             told: dict[str, str] = {}
             answer = await self._respond(scope, receive, headers, request_id, span, told)
@@ -143,24 +145,29 @@ class App:
             _refuse_doubled(scope)
         timeout_s = _timeout_s(headers)
         reads = not route.method.writes
-        caller, body = await self._let_in(receive, headers, told, reads=reads)
+        caller, body = await self._let_in(receive, headers, told, route.method, request_id)
         query = scope["query_string"].decode("latin-1")
         async with self._admission.gate.enter(caller.tenant, reads=reads):
             request = self._codec.request(route, HttpCall(path_values, query, headers, body))
             if route.method.streams:
-                return await self._stream(route, request, caller, headers)
+                return await self._stream(route, request, caller, headers, request_id)
             answer = await self._proxy.unary(route.method, request, caller, timeout_s, request_id)
             reply = self._codec.reply(route.method, answer)
         return Answer(200, reply.body, {"etag": reply.etag} if reply.etag else {})
 
     async def _let_in(
-        self, receive: Receive, headers: Mapping[str, str], told: dict[str, str], *, reads: bool
-    ) -> tuple[Caller, bytes]:
-        """The caller, where there is room and it may go on asking, and the whole body."""
+        self, receive: Receive, headers: Mapping[str, str], told: dict[str, str], method: Method | None,
+        request_id: str,
+    ) -> tuple[Caller, bytes]:  # fmt: skip
+        """The caller, where there is room and it may go on asking, and the whole body. An agent names no method yet."""
         authorization = headers.get("authorization", "")
-        if self._admission.closed(authorization, reads=reads):
+        if self._admission.closed(authorization, reads=method is None or not method.writes):
             raise self._admission.gate.refusal()
-        caller = await self._authenticator.caller(authorization)
+        try:
+            caller = await self._authenticator.caller(authorization)
+        except Unauthenticated as failure:
+            self._proxy.reads.turned_away(method, failure, request_id)
+            raise
         self._admission.learn(authorization, caller.tenant)
         telemetry.note_tenant(caller.tenant)
         body = await _read_body(receive, headers)
@@ -187,19 +194,19 @@ class App:
             raise Invalid(Reason.REASON_HTTP_METHOD_NOT_ALLOWED, text, metadata={"allow": "POST"})
         _refuse_doubled(scope)
         mcp.check_origin(headers.get("origin"), self._public_url)
-        caller, body = await self._let_in(receive, headers, told, reads=True)
+        caller, body = await self._let_in(receive, headers, told, None, request_id)
         async with self._admission.gate.enter(caller.tenant, reads=True):
             said = await self._agents.answer(body, caller, _timeout_s(headers), request_id)
         return Answer(202, b"", {}) if said is None else Answer(200, said, {})
 
     async def _stream(
-        self, route: Route, request: bytes, caller: Caller, headers: Mapping[str, str]
+        self, route: Route, request: bytes, caller: Caller, headers: Mapping[str, str], request_id: str
     ) -> StreamingResponse:
         async def recheck() -> Caller:
             return await self._authenticator.caller(headers.get("authorization", ""))
 
         last_event_id = headers.get("last-event-id", "")
-        subscription = await self._proxy.subscribe(route.method, request, caller, recheck, last_event_id)
+        subscription = await self._proxy.subscribe(route.method, request, caller, recheck, request_id, last_event_id)
         lines = sse.events(subscription, self._codec)
         return StreamingResponse(lines, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
 

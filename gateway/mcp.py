@@ -104,6 +104,8 @@ class Agents:
     ) -> dict[str, Any]:
         tool = (await asyncio.to_thread(_tools)).get(str(params.get("name")))
         if tool is None or not _has(caller, tool):
+            if tool is not None:
+                self._proxy.refused(tool.method, caller, request_id)
             return {
                 "error": {"code": _BAD_PARAMS, "message": "there is no such tool; tools/list names those there are"}
             }

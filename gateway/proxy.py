@@ -26,14 +26,17 @@ from chassis.errors import (
     Failure,
     Invalid,
     Reason,
+    Unauthenticated,
     Unimplemented,
 )
 from chassis.service import DEFAULT_DEADLINE_S, MAX_DEADLINE_S, Server, StartupError
 from gateway import errors
 from gateway.admission import Admission
+from gateway.audit.reads import ReadLog
 from gateway.identity.authenticate import Authenticator
 from gateway.limits import Limits
 from gateway.live.subscription import Ending, Subscription, Subscriptions
+from gateway.peer import PEER
 from gateway.proposals.methods import check_restraint
 from gateway.together import Together
 
@@ -59,7 +62,8 @@ log = telemetry.logger()
 class Proxy:
     """Hands a caller's request on to the service that serves it, or to this process's own services."""
 
-    def __init__(self, server: Server, channels: Channels, subscriptions: Subscriptions) -> None:
+    def __init__(self, server: Server, channels: Channels, subscriptions: Subscriptions, reads: ReadLog) -> None:
+        self.reads = reads
         self._server = server
         self._channels = channels
         self._subscriptions = subscriptions
@@ -68,8 +72,22 @@ class Proxy:
     async def unary(
         self, method: Method, request: bytes, caller: Caller, timeout_s: float | None, request_id: str
     ) -> bytes:
-        """The reply's bytes. Raises the failure it is answered with, and Denied where an agent would write."""
-        check_restraint(method, caller)
+        """The reply's bytes, which the log of reads learns of.
+
+        Raises the failure it is answered with, and Denied where an agent would write.
+        """
+        try:
+            check_restraint(method, caller)
+            answer = await self._answer(method, request, caller, timeout_s, request_id)
+        except Failure as failure:
+            self.reads.failed(method, request, failure, caller, request_id)
+            raise
+        self.reads.answered(method, request, answer, caller, request_id)
+        return answer
+
+    async def _answer(
+        self, method: Method, request: bytes, caller: Caller, timeout_s: float | None, request_id: str
+    ) -> bytes:
         limit = min(DEFAULT_DEADLINE_S if timeout_s is None else timeout_s, MAX_DEADLINE_S)
         call = Call(caller, method.path, time.monotonic() + limit, request_id)
         with context.enter(call):
@@ -84,16 +102,27 @@ class Proxy:
     async def _ask(self, method: Method, request: bytes) -> bytes:
         return await self._channels.unary(method.home, method.path, request)
 
+    def refused(self, method: Method, caller: Caller, request_id: str) -> None:
+        """Has the log of reads know of a call that was not even made, for want of its permission."""
+        self.reads.failed(method, b"", _denied(method), caller, request_id)
+
     async def subscribe(
-        self, method: Method, request: bytes, caller: Caller, recheck: Any, last_event_id: str = ""
+        self, method: Method, request: bytes, caller: Caller, recheck: Any, request_id: str, last_event_id: str = ""
     ) -> Subscription:
-        """The stream of a subscriber. Raises Denied, Invalid, or Unavailable."""
+        """The stream of a subscriber. Raises Denied, Invalid, or Unavailable. The log of reads learns of it."""
+        try:
+            subscription = await self._subscription(method, request, caller, recheck, last_event_id)
+        except Failure as failure:
+            self.reads.failed(method, request, failure, caller, request_id)
+            raise
+        self.reads.answered(method, request, b"", caller, request_id)
+        return subscription
+
+    async def _subscription(
+        self, method: Method, request: bytes, caller: Caller, recheck: Any, last_event_id: str
+    ) -> Subscription:
         if not caller.may(method.permission):
-            raise Denied(
-                Reason.REASON_PERMISSION_DENIED,
-                f"this needs the permission '{method.permission}'",
-                metadata={"permission": method.permission},
-            )
+            raise _denied(method)
         try:
             message = event_pb2.SubscribeRequest.FromString(request)
         except DecodeError as error:
@@ -191,6 +220,7 @@ class _Handlers(grpc.GenericRpcHandler):
         told: dict[str, str],
     ) -> bytes:  # fmt: skip
         metadata = _metadata(call)
+        PEER.set(call.peer())
         if path.startswith(_INTERNAL):
             # From another service, with a token of its own; clients hold none.
             return await self._server.handle(path, request, metadata, call.time_remaining())
@@ -199,17 +229,23 @@ class _Handlers(grpc.GenericRpcHandler):
         authorization = metadata.get("authorization", "")
         if self._admission.closed(authorization, reads=not method.writes):
             raise self._admission.gate.refusal()
-        caller = await self._authenticator.caller(authorization)
+        request_id = secrets.token_hex(8)
+        try:
+            caller = await self._authenticator.caller(authorization)
+        except Unauthenticated as failure:
+            self._proxy.reads.turned_away(method, failure, request_id)
+            raise
         self._admission.learn(authorization, caller.tenant)
         telemetry.note_tenant(caller.tenant)
         self._limits.spend(caller, len(request), told)
         async with self._admission.gate.enter(caller.tenant, reads=not method.writes):
-            return await self._proxy.unary(method, request, caller, call.time_remaining(), secrets.token_hex(8))
+            return await self._proxy.unary(method, request, caller, call.time_remaining(), request_id)
 
     async def _stream(
         self, method: Method, request: bytes, call: grpc.aio.ServicerContext[bytes, bytes]
     ) -> AsyncIterator[bytes]:
         metadata = _metadata(call)
+        PEER.set(call.peer())
         authorization = metadata.get("authorization", "")
 
         async def recheck() -> Caller:
@@ -217,12 +253,13 @@ class _Handlers(grpc.GenericRpcHandler):
 
         told: dict[str, str] = {}
         with telemetry.span(method.path, kind=SpanKind.SERVER, parent=metadata.get("traceparent", "")):
-            trace_id = telemetry.trace_id()
+            trace_id, request_id = telemetry.trace_id(), secrets.token_hex(8)
             try:
                 caller = await recheck()
                 self._limits.spend(caller, len(request), told)
-                subscription = await self._proxy.subscribe(method, request, caller, recheck)
+                subscription = await self._proxy.subscribe(method, request, caller, recheck, request_id)
             except Failure as failure:
+                self._proxy.reads.turned_away(method, failure, request_id)
                 await _abort(call, failure, trace_id, told)
                 return
         await call.send_initial_metadata(((TRACE_KEY, trace_id),))
@@ -232,6 +269,11 @@ class _Handlers(grpc.GenericRpcHandler):
                     yield response.SerializeToString()
         except Ending as ending:
             await _abort(call, ending.failure, trace_id, {REPLAY_KEY: ending.replay_id} if ending.replay_id else {})
+
+
+def _denied(method: Method) -> Denied:
+    text = f"this needs the permission '{method.permission}'"
+    return Denied(Reason.REASON_PERMISSION_DENIED, text, metadata={"permission": method.permission})
 
 
 async def _answered(

@@ -7,6 +7,8 @@ import asyncio
 from chassis.run import Process, Serving
 from gateway.admission import Admission
 from gateway.app import App
+from gateway.audit.entries import AuditEntries
+from gateway.audit.reads import ReadLog
 from gateway.batch import Batches, Door
 from gateway.http import HttpDoor
 from gateway.identity.authenticate import Authenticator
@@ -37,12 +39,16 @@ class GatewayServing(Serving):
         outbound = Outbound(platform.settings.trusted_hosts)
         tokens = AccessTokens(platform.signer, platform.verifier, platform.settings.public_url)
         authenticator = Authenticator(platform.db, SignIn(platform, Issuers(outbound)), tokens)
-        proxy = Proxy(server, platform.channels, subscriptions)
+        self._reads = ReadLog(platform.db)
+        proxy = Proxy(server, platform.channels, subscriptions, self._reads)
         readiness = Readiness(platform.db, proxy, self._feed)
         self._admission = Admission(platform.settings.concurrency_calls)
         batches, told = server.hosted[Batches.serves], server.hosted[LimitsService.serves]
+        audit = server.hosted[AuditEntries.serves]
         assert isinstance(batches, Batches)
         assert isinstance(told, LimitsService)
+        assert isinstance(audit, AuditEntries)
+        audit.reads = self._reads
         oauth, limits, url = TokenEndpoint(authenticator.caller, tokens), told.limits, platform.settings.public_url
         batches.door = Door(limits, self._admission, codec, proxy)
         self._app = App(proxy, authenticator, codec, readiness, self._admission, limits, url, oauth)
@@ -56,6 +62,7 @@ class GatewayServing(Serving):
             secret = await asyncio.to_thread(settings.bootstrap_api_key_file.read_text)
             await bootstrap(self._process.platform.db, secret.strip())
         self._process.tasks.append(asyncio.create_task(self._feed.run(), name="feed"))
+        self._process.tasks.append(asyncio.create_task(self._reads.run(), name="reads"))
         await self._grpc.start(settings.listen)
         await self._http.start(settings)
         return self
@@ -69,6 +76,7 @@ class GatewayServing(Serving):
         """Tells streams to go elsewhere, with their replay ids, and waits for the calls under way."""
         self._feed.close()
         await asyncio.gather(self._http.stop(), self._grpc.stop())
+        await self._reads.close()
 
 
 async def serve(process: Process) -> Serving:

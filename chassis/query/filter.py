@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final, Generic, NoReturn, TypeAlias, TypeVar
 
 from google.protobuf.descriptor import Descriptor
-from sqlalchemy import ColumnElement, Table, and_, not_, or_, true
+from sqlalchemy import ColumnElement, FromClause, and_, not_, or_, true
 
 from chassis import context
 from chassis.errors import Invalid, Reason
@@ -71,7 +71,7 @@ class _Token:
     position: int
 
 
-def condition(text: str, resource: Descriptor, table: Table) -> ColumnElement[bool]:
+def condition(text: str, resource: Descriptor, table: FromClause) -> ColumnElement[bool]:
     """The condition that ``text`` puts on the rows of ``table``; always true for an empty text.
 
     Raises Invalid: FILTER_INVALID where it cannot be read, FILTER_UNKNOWN_FIELD for a field that does not exist,
@@ -83,7 +83,7 @@ def condition(text: str, resource: Descriptor, table: Table) -> ColumnElement[bo
     return _condition(read(text, partial(resolve, resource, table.c.keys(), allowed)), table)
 
 
-def _condition(tree: Tree[Term], table: Table) -> ColumnElement[bool]:
+def _condition(tree: Tree[Term], table: FromClause) -> ColumnElement[bool]:
     match tree:
         case Every(parts):
             return and_(*(_condition(each, table) for each in parts))

@@ -14,7 +14,19 @@ from typing import Any, Final
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
-from sqlalchemy import ColumnElement, Table, and_, any_, bindparam, cast, func, literal, literal_column, select
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Table,
+    and_,
+    any_,
+    bindparam,
+    cast,
+    func,
+    literal,
+    literal_column,
+    select,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 
 from chassis import contract, ids
@@ -137,7 +149,7 @@ def _inside(path: str, rest: str, comparison: str, value: str, field: FieldDescr
     return Term(Kind.PART_CONTAINS if comparison == ":" else Kind.PART, field, comparison, value, rest)
 
 
-def in_sql(term: Term, table: Table) -> ColumnElement[bool]:
+def in_sql(term: Term, table: FromClause) -> ColumnElement[bool]:
     """The condition of a comparison on the rows of the resource's table. `matching` says the same of a record."""
     column: Any = table.c[term.field.name]
     found: Any
@@ -168,11 +180,13 @@ def in_sql(term: Term, table: Table) -> ColumnElement[bool]:
     return found  # type: ignore[no-any-return]
 
 
-def _naming(term: Term, resource: Descriptor, table: Table) -> ColumnElement[bool]:
+def _naming(term: Term, resource: Descriptor, table: FromClause) -> ColumnElement[bool]:
     """The records that name another one in a field of several, by an index (links.py)."""
+    assert isinstance(table, Table)
     terms = table.metadata.tables["search_terms"]
     prefix = contract.load().by_message[resource.full_name].prefix
-    return table.c.id.in_(
+    of_record: ColumnElement[Any] = table.c.id
+    return of_record.in_(
         select(terms.c.id).where(
             terms.c.tenant_id == bindparam("tenant"),
             terms.c.resource == literal_column(f"'{prefix}'"),

@@ -1,1 +1,1 @@
-"""The audit as its readers see it."""
+"""The audit: the log of reads and refusals, and what it, the ledgers and their seals say to readers."""

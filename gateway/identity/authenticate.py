@@ -49,6 +49,14 @@ _NOTE_USE = (
 )
 
 
+class Recognised(Unauthenticated):
+    """A refusal of a credential that is known, to ``known``: the tenant it belonged to, and itself."""
+
+    def __init__(self, message: str, known: Caller) -> None:
+        super().__init__(Reason.REASON_UNAUTHENTICATED, message)
+        self.known = known
+
+
 class Authenticator:
     """Checks API keys and tokens. What it found is good for a second, then it looks again."""
 
@@ -113,20 +121,21 @@ class Authenticator:
 
     async def _holder(self, tenant: UUID, key_id: UUID) -> Caller:
         """Whoever holds an API key, as it is now."""
+        credential = ids.encode("api_key", key_id)
+        known = Caller(tenant, credential, frozenset(), credential=credential)
         async with self._db.read(tenant) as tx:
             rows = await tx.rows(_READ, {"id": key_id})
             acting = await rights.holder(tx, rows[0].user_id, rows[0].service_account_id) if rows else ("", None)
         if acting is None:
-            raise _refused("whom the API key acts for is gone or suspended")
+            raise Recognised("whom the API key acts for is gone or suspended", known)
         now = datetime.now(UTC)
         if not rows or rows[0].delete_time is not None:
-            raise _refused("the API key is unknown or revoked")
+            raise Recognised("the API key is unknown or revoked", known)
         row = rows[0]
         if row.expire_time is not None and row.expire_time <= now:
-            raise _refused("the API key has expired")
+            raise Recognised("the API key has expired", known)
         if row.last_use_time is None or now - row.last_use_time >= _USE_STEP:
             await self._note_use(tenant, key_id, now)
-        credential = ids.encode("api_key", key_id)
         given, held = frozenset(row.scopes), acting[1]
         caller = Caller(tenant, acting[0] or credential, given, issuer="gateway", credential=credential)
         if held is not None:

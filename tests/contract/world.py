@@ -249,6 +249,16 @@ def _agent(world: World) -> str:
     return made
 
 
+def _read_on_record(world: World) -> Request:
+    """Asks for the entry of one read, once it is written: everything else that is read makes more of them."""
+    if "a read" not in world.records:
+        wanted = {"filter": f'display_name = "{world.any("company")["display_name"]}"'}
+        world.records["a read"] = world.client.http.get("/v1/companies", params=wanted).headers["x-request-id"]
+    asked = {"filter": f'request_id = "{world.records["a read"]}"'}
+    until(lambda: world.client.get("/v1/audit/entries", **asked)["entries"], "a read is on record")
+    return asked
+
+
 def _place(world: World) -> str:
     """A replay id: the place of the first response of a stream."""
     with world.client.http.stream("GET", "/v1/events:subscribe") as answer:
@@ -311,5 +321,6 @@ SPECIAL: dict[str, Callable[[World], Request]] = {
     "AcceptProposal": lambda w: {"id": _proposal(w), "comment": w.text()},
     "RevertAgent": lambda w: {"id": _agent(w)},
     "RejectProposal": lambda w: {"id": _proposal(w), "comment": w.text()},
+    "ListAuditEntries": _read_on_record,
     "GetFunnelReport": lambda w: {"split_by": "FUNNEL_SPLIT_SOURCE"},
 }

@@ -1,0 +1,216 @@
+"""The ledger read as entries of the audit, the newest first: what every service lets the gateway ask."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple
+
+from crm.internal.v1 import audit_entry_pb2 as pb
+from crm.type.v1.audit_entry_pb2 import AUDIT_KIND_WRITE, AuditEntry
+from sqlalchemy import (
+    FromClause,
+    Integer,
+    SmallInteger,
+    Subquery,
+    Text,
+    bindparam,
+    cast,
+    func,
+    literal_column,
+    select,
+    tuple_,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from chassis import context
+from chassis.context import Call, Caller
+from chassis.contract import load
+from chassis.db import Database, Schema
+from chassis.errors import DeadlineExceeded
+from chassis.query import condition
+from chassis.rows import moment, timestamp, uuid_of
+from chassis.service import Service, saga
+from chassis.sql import Row
+
+# A filter that no index serves gets so long for all there is. Then so many rows are looked through at a time.
+_WHOLE_S: Final = 0.5
+_STRIDE: Final = 20_000
+# The letters of a TypeID after its prefix, with the line between.
+_SUFFIX: Final = 27
+_EMPTY: Final = "''::text"
+_HIDDEN: Final = "hidden_"
+
+
+class Place(NamedTuple):
+    """Where a reading stands in one log: what comes next is older, or as old with a lower number."""
+
+    time: dt.datetime
+    number: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which entries of a log: so many after a place, of a range of time, that a filter takes."""
+
+    filter: str = ""
+    limit: int = 50
+    after: Place | None = None
+    start: dt.datetime | None = None
+    end: dt.datetime | None = None
+
+
+class Found(NamedTuple):
+    """Rows of a log, the newest first, how far it was looked through, and whether that is its end."""
+
+    rows: list[Row]
+    reached: Place | None
+    ended: bool
+
+
+class LedgerEntries(Service, serves="crm.internal.v1.AuditEntryService"):
+    """Reads this service's ledger for the audit."""
+
+    @saga
+    async def ListEntries(self, request: pb.ListEntriesRequest, call: Call) -> pb.ListEntriesResponse:
+        """Entries about records that the caller may see."""
+        after = Place(moment(request.after_time), request.after_number) if request.HasField("after_time") else None
+        asked = Asked(
+            request.filter,
+            request.limit,
+            after,
+            moment(request.start_time) if request.HasField("start_time") else None,
+            moment(request.end_time) if request.HasField("end_time") else None,
+        )
+        return await of_ledger(self.platform.db, asked, call.caller)
+
+
+async def of_ledger(db: Database, asked: Asked, caller: Caller) -> pb.ListEntriesResponse:
+    """Entries of a service's ledger about records that the caller may see. Raises Invalid for a bad filter."""
+    found = await find(db, _ledger(db.schema, caller), asked)
+    response = pb.ListEntriesResponse(ended=found.ended)
+    for row in found.rows:
+        if _may_see(row, caller):
+            response.entries.add(entry=entry_of(row), number=row.number)
+    if found.reached is not None:
+        response.reached_time.CopyFrom(timestamp(found.reached.time))
+        response.reached_number = found.reached.number
+    return response
+
+
+async def find(db: Database, log: Subquery, asked: Asked) -> Found:
+    """The rows of a log that are asked for.
+
+    ``log`` has the tenant, a number, and a column for each field of an entry. Raises Invalid for a bad filter.
+    """
+    matches = condition(asked.filter, AuditEntry.DESCRIPTOR, log)
+    within = _within(log, asked)
+    whole = select(log).where(*within, matches)
+    call = context.current()
+    if not asked.filter.strip():
+        return _ends(await _rows(db, call, _newest(whole, log).limit(asked.limit)), asked)
+    try:
+        soon = replace(call, deadline=min(call.deadline, time.monotonic() + _WHOLE_S))
+        with context.enter(soon):
+            return _ends(await _rows(db, soon, _newest(whole, log).limit(asked.limit)), asked)
+    except DeadlineExceeded:
+        if call.remaining_s() <= 0:
+            raise
+    last = await _rows(
+        db, call, _newest(select(log.c.time, log.c.number).where(*within), log).offset(_STRIDE - 1).limit(1)
+    )
+    if not last:
+        return _ends(await _rows(db, call, _newest(whole, log).limit(asked.limit)), asked)
+    floor = Place(last[0].time, last[0].number)
+    piece = whole.where(log.c.time >= floor.time, tuple_(log.c.time, log.c.number) >= tuple_(*floor))
+    rows = await _rows(db, call, _newest(piece, log).limit(asked.limit))
+    return _ends(rows, asked) if len(rows) == asked.limit else Found(rows, floor, ended=False)
+
+
+async def _rows(db: Database, call: Call, statement: Any) -> list[Row]:
+    async with db.read(call.caller.tenant) as tx:
+        return await tx.rows(statement)
+
+
+def _ends(rows: list[Row], asked: Asked) -> Found:
+    if len(rows) < asked.limit:
+        return Found(rows, None, ended=True)
+    return Found(rows, Place(rows[-1].time, rows[-1].number), ended=False)
+
+
+def _within(log: FromClause, asked: Asked) -> list[Any]:
+    found: list[Any] = [log.c.tenant_id == bindparam("tenant")]
+    if asked.after is not None:
+        # The first of the two is what an index begins with, also where the planner takes a partition each.
+        found += [log.c.time <= asked.after.time, tuple_(log.c.time, log.c.number) < tuple_(*asked.after)]
+    if asked.start is not None:
+        found.append(log.c.time >= asked.start)
+    if asked.end is not None:
+        found.append(log.c.time < asked.end)
+    return found
+
+
+def _newest(statement: Any, log: FromClause) -> Any:
+    return statement.order_by(log.c.time.desc(), log.c.number.desc())
+
+
+def hiding(name: str, caller: Caller) -> str:
+    """What the column of a field is called that may tell of hidden fields: what no filter finds, for whom any is."""
+    return f"{_HIDDEN}{name}" if caller.access is not None and caller.access.hides else name
+
+
+def _ledger(schema: Schema, caller: Caller) -> Subquery:
+    """A ledger with a column for each field of an entry, and the records for a caller who may not see every one."""
+    ledger = schema.ledger.c
+    empty = literal_column(_EMPTY, Text)
+    columns: Sequence[Any] = (
+        ledger.tenant_id,
+        ledger.id.label("number"),
+        cast(ledger.event_id, Text).label("id"),
+        literal_column(str(AUDIT_KIND_WRITE), SmallInteger).label("kind"),
+        ledger.commit_time.label("time"),
+        ledger.actor.label("principal"),
+        empty.label("credential"),
+        empty.label("method"),
+        ledger.type,
+        func.left(ledger.entity_id, -_SUFFIX).label("resource"),
+        ledger.entity_id.label("record_id"),
+        literal_column("'{}'::text[]", ARRAY(Text)).label("record_ids"),
+        ledger.changed.label(hiding("changed", caller)),
+        empty.label(hiding("query", caller)),
+        literal_column("NULL::integer", Integer).label("row_count"),
+        literal_column("'OK'::text", Text).label("outcome"),
+        func.coalesce(cast(ledger.request_id, Text), empty).label("request_id"),
+        func.split_part(ledger.trace_context, "-", 2).label("trace_id"),
+        empty.label("network"),
+        *((ledger.before, ledger.after) if caller.access is not None else ()),
+    )
+    return select(*columns).subquery("entries")
+
+
+def entry_of(row: Row) -> AuditEntry:
+    """A row of a log as an entry."""
+    entry = AuditEntry(time=timestamp(row.time))
+    for field in AuditEntry.DESCRIPTOR.fields:
+        value = row.get(field.name, row.get(_HIDDEN + field.name))
+        if field.message_type is None and value is not None:
+            if field.is_repeated:
+                getattr(entry, field.name).extend(value)
+            else:
+                setattr(entry, field.name, value)
+    return entry
+
+
+def _may_see(row: Row, caller: Caller) -> bool:
+    """Whether a caller may read the record that changed, as it was or as it is now."""
+    kind = load().by_message.get(row.type.rpartition(".")[0])
+    if kind is None or not caller.may(load().read_permission(kind)):
+        return False
+    owners = context.owners_for(caller, kind.descriptor)
+    if owners is None:
+        return True
+    bodies = [kind.message.FromString(each) for each in (row.before, row.after) if each]
+    held = {each.owner_id for each in bodies if each.owner_id}  # type: ignore[attr-defined]
+    return any(uuid_of(each) in owners for each in held)

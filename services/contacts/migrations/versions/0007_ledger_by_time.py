@@ -1,0 +1,12 @@
+"""the ledger by time, for the audit"""
+
+from chassis.migrate import add_ledger_times
+
+revision = "0007"
+down_revision = "0006"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    add_ledger_times()
