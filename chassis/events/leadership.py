@@ -1,4 +1,4 @@
-"""Who of a service's relays leads: the one whose connection holds an advisory lock."""
+"""Who of a service's relays, or sealers, leads: the one whose connection holds an advisory lock."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEADER_IDLE_S: Final = 3
 
 
 def lock_key(service: str) -> int:
-    """The advisory lock that a service's relay leads by."""
+    """The advisory lock that a service's relay leads by; its sealer's, where that is named after the service."""
     digest = hashlib.sha256(f"rapport relay {service}".encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)
 

@@ -16,6 +16,24 @@ from tests.integration.events.stage import SERVICE
 Found = set[Any]
 
 
+# Each column that is sealed, and another value for it.
+EDITS = [
+    ("event_id", "gen_random_uuid()"),
+    ("entity_id", "entity_id || 'x'"),
+    ("revision", "revision + 1"),
+    ("type", "type || 'x'"),
+    ("before", "before || '\\x00'"),
+    ("after", "set_byte(after, 3, get_byte(after, 3) # 1)"),
+    ("changed", "changed || ARRAY['amount']"),
+    ("actor", "'user_other'"),
+    ("cause_event_id", "gen_random_uuid()"),
+    ("request_id", "gen_random_uuid()"),
+    ("trace_context", "trace_context || '0'"),
+    ("occur_time", "occur_time - interval '1 microsecond'"),
+    ("commit_time", "commit_time + interval '1 microsecond'"),
+]
+
+
 class Tamperer:
     """Changes one tenant's ledger or seals, and puts everything back."""
 
@@ -23,6 +41,7 @@ class Tamperer:
         self.db = connection
         self.tenant = tenant
         self.chance = chance
+        self.edits = 0
 
     async def keep(self) -> None:
         """Keeps what is there now."""
@@ -60,23 +79,8 @@ class Tamperer:
 
 async def edit(it: Tamperer) -> Found:
     """Another value in any column that is sealed."""
-    column, value = it.chance.choice(
-        [
-            ("event_id", "gen_random_uuid()"),
-            ("entity_id", "entity_id || 'x'"),
-            ("revision", "revision + 1"),
-            ("type", "type || 'x'"),
-            ("before", "before || '\\x00'"),
-            ("after", "set_byte(after, 3, get_byte(after, 3) # 1)"),
-            ("changed", "changed || ARRAY['amount']"),
-            ("actor", "'user_other'"),
-            ("cause_event_id", "gen_random_uuid()"),
-            ("request_id", "gen_random_uuid()"),
-            ("trace_context", "trace_context || '0'"),
-            ("occur_time", "occur_time - interval '1 microsecond'"),
-            ("commit_time", "commit_time + interval '1 microsecond'"),
-        ]
-    )
+    column, value = EDITS[it.edits % len(EDITS)]
+    it.edits += 1
     await it.on_row(f"UPDATE ledger SET {column} = {value}", await it.one())
     return {Kind.AUDIT_PROBLEM_KIND_ROW_CHANGED}
 

@@ -8,6 +8,7 @@ from hashlib import sha256
 from uuid import UUID
 
 from chassis.chain import GENESIS, content, entries, entry_of, seal_hash
+from chassis.db import Schema
 
 TENANT = UUID("0193aaaa-0000-7000-8000-000000000001")
 AT = dt.datetime(2026, 11, 25, 12, 0, 0, 5, dt.UTC)
@@ -33,6 +34,14 @@ def test_a_row_is_its_values_with_their_lengths() -> None:
     entry = entry_of((TENANT, 12, False, *row))
     assert entry == struct.pack(">q", 12) + sha256(said).digest()
     assert entries(entry * 2) == [(12, sha256(said).digest())] * 2
+
+
+def test_all_of_a_ledger_is_sealed_but_what_is_filled_later() -> None:
+    schema = Schema("probe")
+    (log,) = schema.logs
+    later = {"position", "stream_seq", "before_digest", "after_digest"}
+    # Its number in the order of insertion: the entry has the place that was given for good.
+    assert {each.name for each in schema.ledger.c} == {*log.columns, *later, "id"}
 
 
 def test_no_two_rows_share_their_bytes() -> None:
