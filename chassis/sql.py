@@ -162,6 +162,9 @@ class Pool:
                 "lock_timeout": "4000",
                 "idle_in_transaction_session_timeout": "10000",
                 "timezone": "UTC",
+                # What is read often is in memory or on a disk without a head to move. With the default of 4 a search
+                # in a tenant of 10,000 reads all of its records rather than nine by their key.
+                "random_page_cost": "1.1",
             },
         }
 

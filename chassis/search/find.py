@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, Final
 
-from google.protobuf.message import Message
 from sqlalchemy import (
     ColumnElement,
     Executable,
@@ -29,7 +28,7 @@ from chassis import context, contract
 from chassis.context import Caller
 from chassis.resource import Resource
 from chassis.search.query import Fit, Meant, Query
-from chassis.search.texts import is_searched, texts, title_of
+from chassis.search.texts import is_searched, opened, title_of
 from chassis.search.words import errors_in, is_spelled, nearest, spellings
 from chassis.work import View
 
@@ -48,8 +47,13 @@ class Found:
     """A record that a query found."""
 
     resource: Resource[Any]
-    record: Message
+    data: bytes
     fit: Fit
+
+    @property
+    def record(self) -> Any:
+        """The record; it is shared with other searches and not to be changed."""
+        return opened(self.resource, self.data).record
 
 
 def searchable(resources: Iterable[Resource[Any]], types: Sequence[str], caller: Caller) -> list[Resource[Any]]:
@@ -70,14 +74,14 @@ async def find(tx: View, resources: Sequence[Resource[Any]], text: str, size: in
     if len(found) < min(size, _FEW) and any(map(is_spelled, query.words)):
         meant = await _meant(tx, query)
         if any(meant.values()):
-            known = {each.record.id for each in found}  # type: ignore[attr-defined]
+            known = {each.record.id for each in found}
             more = await _search(tx, resources, query, meant, size)
-            found += [each for each in more if each.record.id not in known]  # type: ignore[attr-defined]
+            found += [each for each in more if each.record.id not in known]
     return sorted(found, key=_place, reverse=True)[:size]
 
 
 def _place(found: Found) -> tuple[float, int]:
-    return found.fit.score, found.record.update_time.ToNanoseconds()  # type: ignore[attr-defined]
+    return found.fit.score, found.record.update_time.ToNanoseconds()
 
 
 async def _search(tx: View, resources: Sequence[Resource[Any]], query: Query, meant: Meant, size: int) -> list[Found]:
@@ -98,17 +102,13 @@ async def _search(tx: View, resources: Sequence[Resource[Any]], query: Query, me
 
     answers = await asyncio.gather(*map(ask, resources))
     return [
-        Found(resource, record, fit)
+        Found(resource, row.record, fit)
         for resource, rows in zip(resources, answers, strict=True)
-        for record in (resource.read(row) for row in rows)
-        if (fit := query.fit(_readable(record), meant)) is not None
+        for readable in (context.fields(resource.kind.descriptor).readable,)
+        for row in rows
+        for known in (opened(resource, row.record),)
+        if (fit := query.fit([text for text in known.texts if text.name in readable], meant)) is not None
     ]
-
-
-def _readable(record: Message) -> Iterable[Any]:
-    """What a record is found by, of the fields that the caller may read."""
-    allowed = context.fields(contract.descriptor_of(record)).readable
-    return (text for text in texts(record) if text.name in allowed)
 
 
 @lru_cache(maxsize=256)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -59,13 +59,14 @@ class Query:
         longest = sorted(self.words, key=len, reverse=True)[:_ASKED]
         return tuple(each for each in longest if len(each) > 2) or tuple(longest[:1])
 
-    def fit(self, texts: Iterable[Text], meant: Meant) -> Fit | None:
+    def fit(self, texts: Sequence[Text], meant: Meant) -> Fit | None:
         """How well a record with these texts fits; None where it does not."""
-        kept = list(texts)
-        best = max(
-            (Fit(score, text) for text in kept if (score := self._alone(text))), key=lambda it: it.score, default=None
-        )
-        return best or self._spread(kept, meant)
+        best: Fit | None = None
+        for text in texts:
+            score = self._alone(text)
+            if score and (best is None or score > best.score):
+                best = Fit(score, text)
+        return best or self._spread(texts, meant)
 
     def _alone(self, text: Text) -> float:
         """How well one text fits by itself; 0 where it does not."""
@@ -86,7 +87,7 @@ class Query:
             return 0.8 - less
         return 0.7 - less if all(any(each.startswith(word) for each in has) for word in self.words) else 0.0
 
-    def _spread(self, texts: list[Text], meant: Meant) -> Fit | None:
+    def _spread(self, texts: Sequence[Text], meant: Meant) -> Fit | None:
         """How well the texts fit together: each word stands in one of them, as it is or as it was meant."""
         errors, fits = 0, []
         for word in self.words:

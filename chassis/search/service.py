@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from crm.internal.v1 import search_pb2 as pb
@@ -11,10 +12,11 @@ from crm.type.v1.search_pb2 import SearchFact, SearchResult
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from chassis import context, contract
+from chassis import context
+from chassis.resource import Resource
 from chassis.rows import amount
 from chassis.search.find import Found, find, searchable
-from chassis.search.texts import Text, texts, title_of
+from chassis.search.texts import Text, opened, title_of
 from chassis.search.words import words
 from chassis.service import Service
 from chassis.work import View
@@ -36,27 +38,32 @@ class Search(Service, serves="crm.internal.v1.SearchService"):
 
 def result(found: Found) -> SearchResult:
     """A found record as a list of findings shows it, with the fields that the caller may read."""
-    record: Any = found.record
-    descriptor = contract.descriptor_of(record)
-    readable = context.fields(descriptor).readable
-    title = title_of(descriptor)
+    descriptor = found.resource.kind.descriptor
+    shown = SearchResult.FromString(_listed(found.resource, found.data, context.fields(descriptor).readable))
+    shown.field, shown.snippet, shown.score = found.fit.text.path, found.fit.text.value, found.fit.score
+    return shown
+
+
+@lru_cache(maxsize=2048)
+def _listed(resource: Resource[Any], data: bytes, readable: frozenset[str]) -> bytes:
+    """What a list of findings says of a record, however it was found."""
+    record, known = opened(resource, data)
+    title = title_of(resource.kind.descriptor)
+    found: Any = record
     return SearchResult(
-        type=found.resource.kind.prefix,
-        id=record.id,
+        type=resource.kind.prefix,
+        id=found.id,
         title=getattr(record, title) if title in readable else "",
-        field=found.fit.text.path,
-        snippet=found.fit.text.value,
-        score=found.fit.score,
-        update_time=record.update_time,
+        update_time=found.update_time,
         owner_id=getattr(record, "owner_id", "") if "owner_id" in readable else "",
-        facts=list(_facts(record, readable))[:_MOST_FACTS],
-    )
+        facts=list(_facts(record, known, readable))[:_MOST_FACTS],
+    ).SerializeToString()
 
 
-def _facts(record: Message, readable: frozenset[str]) -> Iterator[SearchFact]:
-    told = {word for text in texts(record) if text.is_title for word in text.forms}
+def _facts(record: Message, texts: Sequence[Text], readable: frozenset[str]) -> Iterator[SearchFact]:
+    told = {word for text in texts if text.is_title for word in text.forms}
     found: dict[str, list[Text]] = {}
-    for text in texts(record):
+    for text in texts:
         found.setdefault(text.name, []).append(text)
     for field, value in record.ListFields():
         if field.name not in readable:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final, NamedTuple
 
 from crm.type.v1 import options_pb2
@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 
 from chassis.contract import descriptor_of, is_repeated
 from chassis.query.links import link, linked
+from chassis.resource import Resource
 from chassis.search.words import MAX_TERM, fold, numbers, words
 
 _TITLES: Final = ("display_name", "title")
@@ -22,24 +23,21 @@ _MAX_TERMS: Final = 200
 
 
 class Text(NamedTuple):
-    """A text of a record: the resource's field, the path of the text, what it says, and how it is searched."""
+    """A text of a record: the resource's field, the path of the text, what it says, how it is searched, and its terms.
+
+    ``forms`` are the words of a text that is searched by words, and of another the terms that begin it.
+    """
 
     name: str
     path: str
     value: str
     how: int
+    forms: tuple[str, ...]
 
     @property
     def is_title(self) -> bool:
         """Whether it is what the record is called."""
         return self.path in _TITLES
-
-    @property
-    def forms(self) -> tuple[str, ...]:
-        """The terms of a text that is searched by its beginning; of one that is searched by words, the words."""
-        if self.how == _WORDS:
-            return words(self.value)
-        return (fold(self.value)[:MAX_TERM],) if self.how == _WHOLE else numbers(self.value)
 
 
 class _Source(NamedTuple):
@@ -90,7 +88,28 @@ def texts(record: Message) -> Iterator[Text]:
         for each in value if repeated else (value,):
             text = getattr(each, inner) if inner else each
             if text:
-                yield Text(field, f"{field}.{inner}" if inner else field, text, how)
+                yield Text(field, f"{field}.{inner}" if inner else field, text, how, _forms(text, how))
+
+
+def _forms(text: str, how: int) -> tuple[str, ...]:
+    if how == _WORDS:
+        return words(text)
+    return (fold(text)[:MAX_TERM],) if how == _WHOLE else numbers(text)
+
+
+class Opened(NamedTuple):
+    """A record, and the texts it is found by."""
+
+    record: Message
+    texts: tuple[Text, ...]
+
+
+# Whoever types goes on finding the same records, letter by letter.
+@lru_cache(maxsize=2048)
+def opened(resource: Resource[Any], data: bytes) -> Opened:
+    """A record from its bytes, and its texts. It is shared: whoever asks must not change it."""
+    record: Message = resource.message.FromString(data)
+    return Opened(record, tuple(texts(record)))
 
 
 def says_the_same(before: Message, after: Message) -> bool:
