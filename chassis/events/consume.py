@@ -42,8 +42,8 @@ from chassis.settings import Settings
 BATCH: Final = 256
 # Events of one tenant that share a transaction. Its size is bought with a repetition, one by one, when one fails.
 GROUP: Final = 50
-# After a group its tenant rests for as long as the group took, but no longer than this: an event after a quiet moment
-# is handled at once, those of a busy one together.
+# After a group its tenant rests for so long unless a full group waits: an event after a quiet moment is handled at
+# once, those of a busy one together.
 GATHER_S: Final = 0.02
 # Transactions at once, each of another tenant: few, since they share the pool with the calls that are served.
 LANES: Final = 4
@@ -198,10 +198,9 @@ class Consumer:
         queue = self._queues[tenant]
         while queue and not self._stopping:
             async with self._slots:
-                began = time.monotonic()
                 await self._settle(_next_group(queue))
-                took = time.monotonic() - began
-            await asyncio.sleep(min(took, GATHER_S))
+            if len(queue) < GROUP:
+                await asyncio.sleep(GATHER_S)
         del self._queues[tenant]
 
     async def _settle(self, group: list[Delivery]) -> None:

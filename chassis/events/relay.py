@@ -31,9 +31,6 @@ from chassis.sql import Row
 
 WINDOW: Final = 256
 POLL_S: Final = 0.5
-# After a round the relay rests for as long as the round took, but no longer than this: a commit after a quiet moment
-# is published at once, those of a busy one together.
-GATHER_S: Final = 0.02
 # How long the watermark may lag behind what the stream has acknowledged; so much is published twice after a crash.
 RECORD_S: Final = 0.1
 _RETRY_S: Final = 0.5
@@ -192,17 +189,14 @@ class Relay:
     async def _work(self, connection: Connection, beat: asyncio.Task[None]) -> None:
         woken = True
         while not beat.done():
-            began = time.monotonic()
+            # No rest between rounds: what is committed during one goes together in the next.
             more = await self._round(connection, woken)
-            ended = time.monotonic()
             if self._stopping and not more:
                 await self._record(connection)
                 return
             woken = more or await self._rest(RECORD_S if self._behind() else POLL_S)
             if not woken:
                 await self._record(connection)
-            elif not more and not self._stopping:
-                await asyncio.sleep(ended + min(ended - began, GATHER_S) - time.monotonic())
 
     # ---- a round -------------------------------------------------------------------------------------------
 

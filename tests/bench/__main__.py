@@ -34,6 +34,9 @@ def _settings(arguments: list[str] | None = None) -> Settings:
         "--people", type=int, default=0, help="in the large tenant, up to 10000000; needs 40 GB of disk"
     )
     parser.add_argument("--soak", type=float, default=0, metavar="MINUTES", help="memory under moderate load instead")
+    parser.add_argument(
+        "--real-time", action="store_true", help="events: run the platform before all else on a busy machine (root)"
+    )
     given = parser.parse_args(arguments)
     only = frozenset(name.strip() for name in given.only.split(",") if name.strip())
     if unknown := only - set(_ROWS):
@@ -45,6 +48,7 @@ def _settings(arguments: list[str] | None = None) -> Settings:
         rounds=given.rounds or (5 if given.full else 3),
         people=given.people,
         soak_minutes=given.soak,
+        real_time=given.real_time,
     )
 
 

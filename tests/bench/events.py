@@ -8,6 +8,7 @@ wait for events. Both read the monotonic clock, which all processes of a machine
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import random
 import statistics
@@ -31,7 +32,7 @@ from chassis.events.topology import _events
 from tests.bench.calls import CREATE, Calls
 from tests.bench.goals import Row, Value, at_most, within
 from tests.bench.load import frames, frames_command, frames_seen, grpc_headers, percentiles
-from tests.bench.measure import cpu_s
+from tests.bench.measure import ahead_of_others, cpu_s
 from tests.bench.records import Records
 from tests.bench.settings import Settings
 from tests.bench.stack import Stack
@@ -102,7 +103,9 @@ def _medians(rounds: Sequence[Sequence[float]]) -> Value:
 
 def measure(settings: Settings, stack: Stack, records: Records) -> Seen:
     """Rounds of floor, single commits and commits at half load, interleaved."""
-    return uvloop.run(_Watch(settings, stack, Calls(stack, records.client, records.people)).rounds())
+    watch = _Watch(settings, stack, Calls(stack, records.client, records.people))
+    with ahead_of_others(stack.whole) if settings.real_time else contextlib.nullcontext():
+        return uvloop.run(watch.rounds())
 
 
 class _Watch:

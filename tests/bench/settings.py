@@ -10,6 +10,7 @@ class Settings:
     """``only`` names rows; all where it is empty. ``seconds`` is the length of a round.
 
     ``people`` are those in the large tenant where that is not the usual number; ``soak_minutes`` asks for a soak alone.
+    ``real_time``: the ways of events are measured with the platform before everything else on the machine.
     """
 
     full: bool = False
@@ -18,6 +19,7 @@ class Settings:
     rounds: int = 3
     people: int = 0
     soak_minutes: float = 0
+    real_time: bool = False
 
     def wants(self, row: str) -> bool:
         """Whether this row is asked for."""
