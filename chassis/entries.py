@@ -6,12 +6,13 @@ import datetime as dt
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from typing import Any, Final, NamedTuple
 
 from crm.internal.v1 import audit_entry_pb2 as pb
 from crm.type.v1.audit_entry_pb2 import AUDIT_KIND_WRITE, AuditEntry
 from sqlalchemy import (
-    FromClause,
+    BigInteger,
     Integer,
     SmallInteger,
     Subquery,
@@ -28,7 +29,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from chassis import context
 from chassis.context import Call, Caller
 from chassis.contract import load
-from chassis.db import Database, Schema
+from chassis.db import Database, Schema, Time
 from chassis.errors import DeadlineExceeded
 from chassis.query import condition
 from chassis.rows import moment, timestamp, uuid_of
@@ -89,7 +90,8 @@ class LedgerEntries(Service, serves="crm.internal.v1.AuditEntryService"):
 
 async def of_ledger(db: Database, asked: Asked, caller: Caller) -> pb.ListEntriesResponse:
     """Entries of a service's ledger about records that the caller may see. Raises Invalid for a bad filter."""
-    found = await find(db, _ledger(db.schema, caller), asked)
+    log = _ledger(db.schema, hiding("changed", caller), bodies=caller.access is not None)
+    found = await find(db, log, asked)
     response = pb.ListEntriesResponse(ended=found.ended)
     for row in found.rows:
         if _may_see(row, caller):
@@ -103,35 +105,37 @@ async def of_ledger(db: Database, asked: Asked, caller: Caller) -> pb.ListEntrie
 async def find(db: Database, log: Subquery, asked: Asked) -> Found:
     """The rows of a log that are asked for.
 
-    ``log`` has the tenant, a number, and a column for each field of an entry. Raises Invalid for a bad filter.
+    ``log`` has the tenant, a number, and a column for each field of an entry; the same one each time. Raises Invalid
+    for a bad filter.
     """
-    matches = condition(asked.filter, AuditEntry.DESCRIPTOR, log)
-    within = _within(log, asked)
-    whole = select(log).where(*within, matches)
     call = context.current()
+    shape = _Shape(
+        log, asked.filter, asked.limit, asked.after is not None, asked.start is not None, asked.end is not None
+    )
+    values: dict[str, Any] = {"start": asked.start, "end": asked.end}
+    if asked.after is not None:
+        values |= {"after_time": asked.after.time, "after_number": asked.after.number}
     if not asked.filter.strip():
-        return _ends(await _rows(db, call, _newest(whole, log).limit(asked.limit)), asked)
+        return _ends(await _rows(db, call, _statement(shape), values), asked)
     try:
         soon = replace(call, deadline=min(call.deadline, time.monotonic() + _WHOLE_S))
         with context.enter(soon):
-            return _ends(await _rows(db, soon, _newest(whole, log).limit(asked.limit)), asked)
+            return _ends(await _rows(db, soon, _statement(shape), values), asked)
     except DeadlineExceeded:
         if call.remaining_s() <= 0:
             raise
-    last = await _rows(
-        db, call, _newest(select(log.c.time, log.c.number).where(*within), log).offset(_STRIDE - 1).limit(1)
-    )
+    last = await _rows(db, call, _statement(shape._replace(part=_FLOOR)), values)
     if not last:
-        return _ends(await _rows(db, call, _newest(whole, log).limit(asked.limit)), asked)
+        return _ends(await _rows(db, call, _statement(shape), values), asked)
     floor = Place(last[0].time, last[0].number)
-    piece = whole.where(log.c.time >= floor.time, tuple_(log.c.time, log.c.number) >= tuple_(*floor))
-    rows = await _rows(db, call, _newest(piece, log).limit(asked.limit))
+    values |= {"floor_time": floor.time, "floor_number": floor.number}
+    rows = await _rows(db, call, _statement(shape._replace(part=_PIECE)), values)
     return _ends(rows, asked) if len(rows) == asked.limit else Found(rows, floor, ended=False)
 
 
-async def _rows(db: Database, call: Call, statement: Any) -> list[Row]:
+async def _rows(db: Database, call: Call, statement: Any, values: dict[str, Any]) -> list[Row]:
     async with db.read(call.caller.tenant) as tx:
-        return await tx.rows(statement)
+        return await tx.rows(statement, values)
 
 
 def _ends(rows: list[Row], asked: Asked) -> Found:
@@ -140,20 +144,44 @@ def _ends(rows: list[Row], asked: Asked) -> Found:
     return Found(rows, Place(rows[-1].time, rows[-1].number), ended=False)
 
 
-def _within(log: FromClause, asked: Asked) -> list[Any]:
-    found: list[Any] = [log.c.tenant_id == bindparam("tenant")]
-    if asked.after is not None:
+class _Shape(NamedTuple):
+    """What makes a statement: all but the tenant, places and times. ``part`` is all of the log, or what _PIECE or
+    _FLOOR mean."""
+
+    log: Subquery
+    filter: str
+    limit: int
+    after: bool
+    start: bool
+    end: bool
+    part: str = ""
+
+
+# What lies above a floor, and that floor: the last row of a stride, whatever the filter says.
+_PIECE, _FLOOR = "piece", "floor"
+
+
+@lru_cache(maxsize=256)
+def _statement(shape: _Shape) -> Any:
+    log = shape.log
+    place = tuple_(log.c.time, log.c.number)
+    found: Any = select(log) if shape.part != _FLOOR else select(log.c.time, log.c.number)
+    found = found.where(log.c.tenant_id == bindparam("tenant"))
+    if shape.after:
+        time_, number = bindparam("after_time", type_=Time), bindparam("after_number", type_=BigInteger)
         # The first of the two is what an index begins with, also where the planner takes a partition each.
-        found += [log.c.time <= asked.after.time, tuple_(log.c.time, log.c.number) < tuple_(*asked.after)]
-    if asked.start is not None:
-        found.append(log.c.time >= asked.start)
-    if asked.end is not None:
-        found.append(log.c.time < asked.end)
-    return found
-
-
-def _newest(statement: Any, log: FromClause) -> Any:
-    return statement.order_by(log.c.time.desc(), log.c.number.desc())
+        found = found.where(log.c.time <= time_, place < tuple_(time_, number))
+    if shape.start:
+        found = found.where(log.c.time >= bindparam("start", type_=Time))
+    if shape.end:
+        found = found.where(log.c.time < bindparam("end", type_=Time))
+    if shape.part == _PIECE:
+        time_, number = bindparam("floor_time", type_=Time), bindparam("floor_number", type_=BigInteger)
+        found = found.where(log.c.time >= time_, place >= tuple_(time_, number))
+    found = found.order_by(log.c.time.desc(), log.c.number.desc())
+    if shape.part == _FLOOR:
+        return found.offset(literal_column(str(_STRIDE - 1))).limit(literal_column("1"))
+    return found.where(condition(shape.filter, AuditEntry.DESCRIPTOR, log)).limit(literal_column(str(shape.limit)))
 
 
 def hiding(name: str, caller: Caller) -> str:
@@ -161,8 +189,9 @@ def hiding(name: str, caller: Caller) -> str:
     return f"{_HIDDEN}{name}" if caller.access is not None and caller.access.hides else name
 
 
-def _ledger(schema: Schema, caller: Caller) -> Subquery:
-    """A ledger with a column for each field of an entry, and the records for a caller who may not see every one."""
+@cache
+def _ledger(schema: Schema, changed: str, *, bodies: bool) -> Subquery:
+    """A ledger with a column for each field of an entry; ``bodies`` adds the records."""
     ledger = schema.ledger.c
     empty = literal_column(_EMPTY, Text)
     columns: Sequence[Any] = (
@@ -178,14 +207,14 @@ def _ledger(schema: Schema, caller: Caller) -> Subquery:
         func.left(ledger.entity_id, -_SUFFIX).label("resource"),
         ledger.entity_id.label("record_id"),
         literal_column("'{}'::text[]", ARRAY(Text)).label("record_ids"),
-        ledger.changed.label(hiding("changed", caller)),
-        empty.label(hiding("query", caller)),
+        ledger.changed.label(changed),
+        empty.label("query"),
         literal_column("NULL::integer", Integer).label("row_count"),
         literal_column("'OK'::text", Text).label("outcome"),
         func.coalesce(cast(ledger.request_id, Text), empty).label("request_id"),
         func.split_part(ledger.trace_context, "-", 2).label("trace_id"),
         empty.label("network"),
-        *((ledger.before, ledger.after) if caller.access is not None else ()),
+        *((ledger.before, ledger.after) if bodies else ()),
     )
     return select(*columns).subquery("entries")
 

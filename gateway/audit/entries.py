@@ -6,12 +6,13 @@ import asyncio
 import datetime as dt
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 from crm.gateway.v1 import audit_entries_pb2 as pb
 from crm.internal.v1 import audit_entry_pb2 as internal
 from crm.type.v1.audit_entry_pb2 import AUDIT_KIND_WRITE, AuditEntry
-from sqlalchemy import Text, cast, literal_column, select
+from sqlalchemy import Subquery, Text, cast, literal_column, select
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from chassis.clients import HOP_MARGIN_S
@@ -50,7 +51,7 @@ class AuditEntries(Service, serves="crm.gateway.v1.AuditEntryService"):
         end = moment(request.end_time) if request.HasField("end_time") else None
         query = (call.caller.tenant, call.method, request.filter, start, end)
         page = page_of(self.platform.sealer, request.page_size, request.page_token, query)
-        condition(request.filter, AuditEntry.DESCRIPTOR, _reads(call.caller))
+        condition(request.filter, AuditEntry.DESCRIPTOR, _log_for(call.caller))
         if page.after is None:
             # So that whoever asks sees what came before, as far as this process knows of it.
             await self.reads.flush()
@@ -94,7 +95,7 @@ class AuditEntries(Service, serves="crm.gateway.v1.AuditEntryService"):
             return failure
 
     async def _of_reads(self, asked: Asked, caller: Caller) -> internal.ListEntriesResponse:
-        found = await find(self.platform.db, _reads(caller), asked)
+        found = await find(self.platform.db, _log_for(caller), asked)
         response = internal.ListEntriesResponse(ended=found.ended)
         if found.reached is not None:
             response.reached_time.CopyFrom(timestamp(found.reached.time))
@@ -131,20 +132,25 @@ def _message(asked: Asked) -> bytes:
     return request.SerializeToString()
 
 
-def _reads(caller: Caller) -> Any:
-    """The log of reads with a column for each field of an entry."""
+def _log_for(caller: Caller) -> Subquery:
+    return _reads(hiding("query", caller), hiding("changed", caller))
+
+
+@cache
+def _reads(query: str, changed: str) -> Subquery:
+    """The log of reads with a column for each field of an entry, two of them under these names."""
     reads = audit_reads.c
     columns = (
         reads.tenant_id,
         reads.position.label("number"),
         cast(reads.id, Text).label("id"),
         *(
-            column.label(hiding("query", caller)) if column.name == "query" else column
+            column.label(query) if column.name == "query" else column
             for column in reads
             if column.name not in ("tenant_id", "position", "id")
         ),
         literal_column("''::text", Text).label("type"),
-        literal_column("'{}'::text[]", ARRAY(Text)).label(hiding("changed", caller)),
+        literal_column("'{}'::text[]", ARRAY(Text)).label(changed),
     )
     return select(*columns).subquery("entries")
 

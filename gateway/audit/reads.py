@@ -187,7 +187,7 @@ class ReadLog:
                     batch.tried = True
                     await tx.rows(_APPEND, {"rows": batch.rows, "count": len(batch.rows)})
         except (Unavailable, DeadlineExceeded, Aborted) as failure:
-            log.warning("reads wait to be logged", waiting=self._waiting, exc_info=failure)
+            log.warning("reads wait to be logged", waiting=self._waiting, error=failure.message)
             return False
         except Exception as error:
             self._lose(len(batch.rows), "the database refuses them", error)
