@@ -1,4 +1,4 @@
-"""The proposals that somebody may make in a day, counted in the database: exact whatever gateway is asked."""
+"""The proposals that an agent may make in a day, counted in the database: exact whatever gateway is asked."""
 
 from __future__ import annotations
 

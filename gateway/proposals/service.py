@@ -83,7 +83,8 @@ class Proposals(Service, serves="crm.gateway.v1.ProposalService"):
         try:
             async with self.platform.db.write(call.caller.tenant) as tx:
                 work = Work(tx, load().methods[PROPOSE])
-                await budget.spend(work, call.caller.principal, agent.daily_budget or budget.DEFAULT)
+                if call.caller.restraint is not Restraint.NONE:
+                    await budget.spend(work, call.caller.principal, agent.daily_budget or budget.DEFAULT)
                 now = await work.now()
                 draft = pb.Proposal(
                     method=method.name, proposer_id=call.caller.principal, state=pb.PROPOSAL_STATE_PENDING

@@ -123,6 +123,7 @@ BODIES: dict[str, Callable[[World], Request]] = {
         "types": ["crm.gateway.v1.Tenant"],
     },
     "subscription": lambda w: {"display_name": w.text(), "types": ["crm.sales.v1.Deal"]},
+    "proposal": lambda w: _proposed(w),
     "tenant": lambda w: {"display_name": w.text()},
 }
 
@@ -233,11 +234,6 @@ def _proposed(world: World) -> Request:
     return {"method": "UpdateCompany", "request": change, "reason": world.text()}
 
 
-def _proposal(world: World) -> str:
-    made: str = world.client.post("/v1/proposals", _proposed(world))["id"]
-    return made
-
-
 def _agent(world: World) -> str:
     agent = {"may_propose": True, "accept": [{"method": "CreateNote"}]}
     body = {"display_name": world.text(), "scopes": ["notes.*"], "agent": agent}
@@ -314,13 +310,9 @@ SPECIAL: dict[str, Callable[[World], Request]] = {
         "undelivered_only": True,
     },
     "ListWebhookDeliveries": _tested_endpoint,
-    "CreateProposal": lambda w: {"proposal": _proposed(w)},
-    "GetProposal": lambda w: {"id": _proposal(w)},
-    "ListProposals": lambda w: {"filter": f'id = "{_proposal(w)}"'},
-    "ListProposalRevisions": lambda w: {"id": _proposal(w)},
-    "AcceptProposal": lambda w: {"id": _proposal(w), "comment": w.text()},
+    "AcceptProposal": lambda w: {"id": w.make("proposal")["id"], "comment": w.text()},
     "RevertAgent": lambda w: {"id": _agent(w)},
-    "RejectProposal": lambda w: {"id": _proposal(w), "comment": w.text()},
     "ListAuditEntries": _read_on_record,
+    "RejectProposal": lambda w: {"id": w.make("proposal")["id"], "comment": w.text()},
     "GetFunnelReport": lambda w: {"split_by": "FUNNEL_SPLIT_SOURCE"},
 }
