@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any, Final
+from weakref import WeakSet
 
 from crm.gateway.v1 import role_pb2, user_pb2
 from sqlalchemy import bindparam, func, select
@@ -28,9 +29,15 @@ _HOLDERS = select(users.c.record).where(
 )
 
 
+# The works that hold the lock: it is theirs until their transactions end.
+_locked: Final = WeakSet[Work]()
+
+
 async def lock(work: Work) -> None:
     """Waits for other changes of who may do what in the tenant, and holds further ones until the transaction ends."""
-    await work.rows(_LOCK, {"room": f"standing {work.tenant}"})
+    if work not in _locked:
+        await work.rows(_LOCK, {"room": f"standing {work.tenant}"})
+        _locked.add(work)
 
 
 async def roles_for(work: Work, role_ids: list[str], field: str = "role_ids") -> list[role_pb2.Role]:

@@ -64,39 +64,62 @@ class _Rooms:
     """How much room there is where the users of one work join: nothing changes it while the work holds the lock."""
 
     def __init__(self) -> None:
+        # The users of this work that were looked at, some of which may have failed since, and teams that they are in
+        # together.
+        self.joining = 0
+        self.several: set[frozenset[str]] = set()
         self.above: dict[str, list[str]] = {}
-        self.left: dict[str, int] = {}
-        self.together: dict[frozenset[str], set[UUID]] = {}
-        self.combinations: dict[str, list[list[str]]] = {}
+        self._left: dict[str, int] = {}
+        self._inside: dict[frozenset[str], set[UUID]] = {}
+
+    async def left(self, work: Work, team_id: str) -> int:
+        """How many may join a team. Raises Invalid where it does not exist."""
+        if team_id not in self._left:
+            self.above[team_id] = above = await teams.chain(work, team_id, "team_ids")
+            self._left[team_id] = await teams.room(work, above, team_id)
+            self.several |= {frozenset(each) for each in await teams.combinations(work, above)}
+        return self._left[team_id]
+
+    async def inside(self, work: Work, several: frozenset[str]) -> set[UUID]:
+        """Who is in some teams together."""
+        if several not in self._inside:
+            self._inside[several] = set(await rights.members_below(work, sorted(several)))
+        return self._inside[several]
 
 
 _rooms: WeakKeyDictionary[Work, _Rooms] = WeakKeyDictionary()
 
 
 async def _check_teams(work: Work, user: pb.User, new: list[str]) -> None:
+    """Checks that there is room in the teams that a user joins, and in what others see by several of them."""
     teams.check_may_regroup(work, "team_ids")
     await standing.lock(work)
     known = _rooms.setdefault(work, _Rooms())
-    joining = [other for other in work.pending(Users.resource).values() if other.team_ids]
-    pending = sum(not set(new).isdisjoint(other.team_ids) for other in joining)
+    known.joining += 1
+    if len(user.team_ids) > 1:
+        known.several.add(frozenset(user.team_ids))
+    # Counted exactly only where it comes close: a work may hold a thousand users.
+    joining: list[pb.User] | None = None
     for team_id in new:
-        if team_id not in known.left:
-            known.above[team_id] = await teams.chain(work, team_id, "team_ids")
-            known.left[team_id] = await teams.room(work, known.above[team_id], team_id)
-            known.combinations[team_id] = await teams.combinations(work, known.above[team_id])
-        if known.left[team_id] < pending + 1:
-            raise teams.too_large("team_ids")
-    several = [each for team_id in new for each in known.combinations[team_id]]
-    several += [list(each.team_ids) for each in (user, *joining) if len(each.team_ids) > 1]
-    for together in {frozenset(each) for each in several}:
-        if together not in known.together:
-            known.together[together] = set(await rights.members_below(work, sorted(together)))
-        inside = known.together[together]
-        if len(inside) + len(joining) < rights.MAX_TEAM_USERS:
-            continue
-        # Whoever else this work puts into a team counts, wherever it is.
-        if len(inside.union(Users.resource.uuid(each.id) for each in (user, *joining))) > rights.MAX_TEAM_USERS:
-            raise teams.too_many("team_ids")
+        left = await known.left(work, team_id)
+        if left < known.joining:
+            joining = joining if joining is not None else _joining(work)
+            if left <= sum(not set(new).isdisjoint(other.team_ids) for other in joining):
+                raise teams.too_large("team_ids")
+    grown = {each for team_id in new for each in known.above[team_id]}
+    for several in [each for each in known.several if not grown.isdisjoint(each)]:
+        inside = await known.inside(work, several)
+        if len(inside) + known.joining > rights.MAX_TEAM_USERS:
+            joining = joining if joining is not None else _joining(work)
+            # Whoever else this work puts into a team counts, wherever it is.
+            everybody = inside.union(Users.resource.uuid(each.id) for each in (user, *joining))
+            if len(everybody) > rights.MAX_TEAM_USERS:
+                raise teams.too_many("team_ids")
+
+
+def _joining(work: Work) -> list[pb.User]:
+    """The users that a work changes and that are in teams."""
+    return [other for other in work.pending(Users.resource).values() if other.team_ids]
 
 
 def keys(user: pb.User) -> Iterator[Key]:

@@ -12,6 +12,7 @@ from chassis import contract, ids
 from chassis.access import Access
 from chassis.contract import ResourceType
 from chassis.errors import Failure, Reason
+from gateway.identity.rights import MAX_SEEN_USERS
 from tests.contract.world import field_of
 from tests.integration.access.restricted import ALL, NONE, OWN, OWNED, TEAM, House, Restricted, Visibility
 
@@ -197,3 +198,16 @@ def test_the_default_pipeline_is_kept_one_by_those_who_do_not_see_it(house: Hous
     mine = house.make(kind, house.me)
     assert who.of(kind, "UpdatePipeline", {"pipeline": {"id": mine["id"], "default": True}})["default"]
     assert not house.world.client.get(f"/v1/pipelines/{first['id']}")["default"]
+
+
+def test_as_many_colleagues_as_a_user_may_have_travel_with_its_calls(house: House) -> None:
+    deal = contract.load().resources["deal"]
+    mine, other = house.make(deal, house.mate), house.make(deal, house.stranger)
+    many = [ids.new("user") for _ in range(MAX_SEEN_USERS - 2)]
+    access = pb.Access(user_id=house.me, default_visibility=pb.VISIBILITY_TEAM)
+    access.team_user_ids.extend(ids.decode(each)[1].bytes for each in (house.me, house.mate, *many))
+    who = Restricted(house, Access(access))
+    assert who.standard(deal, "Get", {"id": mine["id"]})["id"] == mine["id"]
+    with pytest.raises(Failure) as refused:
+        who.standard(deal, "Get", {"id": other["id"]})
+    assert refused.value.reason_name == "NOT_FOUND"
