@@ -181,12 +181,20 @@ class Pool:
         try:
             driver = self._youngest()
             if driver is None:
-                driver = await asyncpg.connect(self._dsn, **self._options)
-                await _set_up(driver)
+                driver = await self._connect()
         except BaseException:
             self._free.release()
             raise
         self._used.add(driver)
+        return driver
+
+    async def _connect(self) -> Any:
+        driver = await asyncpg.connect(self._dsn, **self._options)
+        try:
+            await _set_up(driver)
+        except BaseException:
+            driver.terminate()
+            raise
         return driver
 
     def _youngest(self) -> Any:
