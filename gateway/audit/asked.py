@@ -62,10 +62,15 @@ def shown(facts: Facts, answer: bytes) -> tuple[int | None, tuple[str, ...]]:
         rows, _ = records_of(facts.rows, answer)
     except ValueError:
         return None, ()
-    if not facts.ids:
-        return len(rows), ()
-    # The first field of a record is its id, of less than 128 bytes: a tag, a length, and the text.
-    return len(rows), tuple([row[2 : 2 + row[1]].decode() for row in rows[:MOST_IDS] if row[:1] == b"\x0a"])
+    return len(rows), tuple([_id_in(row, facts.ids) for row in rows[:MOST_IDS]]) if facts.ids else ()
+
+
+def _id_in(row: bytes, number: int) -> str:
+    if number == 1 and row[:1] == b"\x0a":
+        # The first field, of less than 128 bytes: a tag, a length, and the text.
+        return row[2 : 2 + row[1]].decode()
+    found, _ = records_of(number, row)
+    return found[0].decode() if found else ""
 
 
 def _named(message: Message) -> Iterator[str]:

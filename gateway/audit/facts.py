@@ -18,20 +18,20 @@ class Facts(NamedTuple):
     """A method as the log sees it.
 
     ``name`` is what entries call it; ``logged`` says that its answers are; ``resource`` is the prefix of the records
-    it is about, or empty; ``rows`` is the number of the field that holds a list's rows, or 0; ``ids`` says that each
-    of those begins with its record's id; ``by_id`` that the request begins with one.
+    it is about, or empty; ``rows`` is the number of the field that holds a list's rows, or 0; ``ids`` the number of
+    that field of a row which holds its record's id, or 0; ``by_id`` says that the request begins with one.
     """
 
     name: str
     logged: bool
     resource: str
     rows: int
-    ids: bool
+    ids: int
     by_id: bool
 
 
 # Of a call whose method is not known.
-NO_FACTS: Final = Facts("", logged=False, resource="", rows=0, ids=False, by_id=False)
+NO_FACTS: Final = Facts("", logged=False, resource="", rows=0, ids=0, by_id=False)
 
 
 def facts_of(method: Method) -> Facts:
@@ -57,9 +57,14 @@ def _facts(method: Method) -> Facts:
         logged=not method.writes and (method.streams or tells_of_people(answer) or method.path in _OPENS),
         resource=kind.prefix if kind is not None else "",
         rows=rows.number if rows is not None else 0,
-        ids=inside is not None and is_resource(inside),
+        ids=_id_of(inside) if inside is not None else 0,
         by_id=asked is not None and asked.number == 1 and bool(refs(asked)) and not is_repeated(asked),
     )
+
+
+def _id_of(row: Descriptor) -> int:
+    field = row.fields_by_name.get("id")
+    return field.number if field is not None and (is_resource(row) or refs(field)) else 0
 
 
 def tells_of_people(message: Descriptor, above: frozenset[str] = frozenset()) -> bool:

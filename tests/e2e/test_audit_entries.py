@@ -93,6 +93,7 @@ def test_what_was_asked_and_how_much_came_is_on_record(client: Client) -> None:
     assert (got["record_ids"], got["row_count"]) == (made, 3)
     (searched,) = logged(client, 'method = "crm.gateway.v1.SearchService/Search"', 1)
     assert (searched["query"], searched["row_count"]) == ("query: Listed", 3)
+    assert sorted(searched["record_ids"]) == sorted(made)
     (shown,) = logged(client, "method : GetContactOverview", 1)
     assert shown["record_id"] == made[0]
     (followed,) = logged(client, "method : Subscribe", 1)

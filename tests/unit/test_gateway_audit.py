@@ -55,6 +55,12 @@ def test_what_an_answer_shows() -> None:
     people = [load().message("crm.contacts.v1.Contact")(id=each, given_name="A" * 200) for each in found]
     answer = method.response(contacts=people, next_page_token="t").SerializeToString()
     assert shown(facts_of(method), answer) == (130, tuple(found[:100]))
+    search = load().methods["/crm.gateway.v1.SearchService/Search"]
+    results = [load().message("crm.type.v1.SearchResult")(type="contact", id=each) for each in found[:3]]
+    assert shown(facts_of(search), search.response(results=results).SerializeToString()) == (3, tuple(found[:3]))
+    audit = load().methods["/crm.gateway.v1.AuditEntryService/ListAuditEntries"]
+    entries = [load().message("crm.type.v1.AuditEntry")(id="no record's")]
+    assert shown(facts_of(audit), audit.response(entries=entries).SerializeToString()) == (1, ())
 
 
 @pytest.mark.parametrize(
