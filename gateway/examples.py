@@ -19,6 +19,8 @@ _TEXTS = {
     "family_name": "Lima",
     "name": "acme",
     "title": "Call about the renewal",
+    "job_title": "Head of purchasing",
+    "language": "pt",
     "subject": "Your renewal",
     "description": "Forty seats for a year",
     "body": "They want 40 seats and decide with finance.",
@@ -61,6 +63,13 @@ _TEXTS = {
     "message": "display_name: must not be empty",
     "query": "acme",
     "path": "/v1/contacts",
+    "scope": "contacts.read",
+    "permission": "contacts.read",
+    "issuer": "https://login.acme.example/",
+    "value": "2.5",
+    "method": "UpdateContact",
+    "service": "sales",
+    "resource": "deal",
 }  # fmt: skip
 _FORMATS = {
     "date-time": "2026-03-01T09:30:00Z",
@@ -114,7 +123,7 @@ class Examples:
         least = schema.get("minItems", 0)
         if depth >= _DEPTH and not least:
             return []
-        one = self.of(schema["items"], name.removesuffix("s"), sent=sent, depth=depth + 1)
+        one = self.of(schema["items"], name.removesuffix("s"), sent=sent, depth=depth)
         return [one] * max(1, least)
 
     def _object(self, schema: Schema, sent: bool, depth: int) -> dict[str, Any]:
@@ -128,14 +137,20 @@ class Examples:
         for name, field in shown.items():
             left_out = any(pair <= {name, *found} for pair in exclusive)
             left_out |= depth >= _DEPTH or (sent and (field.get("readOnly") or name in _NOT_SENT))
+            left_out &= not field.get("minLength")
             if left_out and name not in required:
                 continue
-            found[name] = self.of(field, name, sent=sent, depth=depth + 1)
+            value = self.of(field, name, sent=sent, depth=depth + 1)
+            if value != {} or name in required or not sent:
+                found[name] = value
         return found
 
 
 # What a body may carry but rarely does: a first call shows none of them.
-_NOT_SENT = ("etag", "request_id", "validate_only", "occur_time", "update_mask", "allow_missing")
+_NOT_SENT = (
+    "id", "etag", "request_id", "validate_only", "occur_time", "update_mask", "allow_missing", "page_token",
+    "expire_time", "service_account_id",
+)  # fmt: skip
 
 
 def _text(schema: Schema, name: str) -> str:
