@@ -34,9 +34,11 @@ def test_every_message_field_enum_value_service_and_method_has_a_comment() -> No
 
 def test_a_verb_is_emitted_by_every_method_that_changes_something() -> None:
     for method in load().methods.values():
-        reads = method.name.startswith(("Get", "List", "BatchGet", "Subscribe", "ReadChanges", "Search", "CreateToken"))
-        # What the calls of a batch do is declared by their own methods; a subscriber's place is no change for others.
-        reads = reads or method.name in ("Batch", "CommitSubscription")
+        words = ("Get", "List", "BatchGet", "Subscribe", "ReadChanges", "Search", "Verify", "Check", "CreateToken")
+        reads = method.name.startswith(words)
+        # What the calls of a batch do, or those that take back an agent's, is declared by their own methods; a
+        # subscriber's place is no change for others.
+        reads = reads or method.name in ("Batch", "RevertAgent", "CommitSubscription")
         assert bool(method.emits) != reads, method.path
         for emitted in method.emits:
             assert event_type(method, emitted).rpartition(".")[0] in load().by_message
@@ -49,7 +51,8 @@ def test_every_record_keeps_a_history_that_can_be_read_and_gone_back_in() -> Non
         name = str(kind.descriptor.name)
         assert "as_of" in methods[f"Get{name}"].descriptor.input_type.fields_by_name
         assert f"List{name}Revisions" in methods
-        assert f"{name}.reverted" in methods[f"Revert{name}"].emits
+        # What is never written again, but only decided about, has nothing to go back to.
+        assert f"Update{name}" not in methods or f"{name}.reverted" in methods[f"Revert{name}"].emits
 
 
 def test_every_standard_field_has_its_number() -> None:
