@@ -1,8 +1,8 @@
 """Planted bugs: what the harness must catch, each as a patch of a test process from outside.
 
 The list of ten, with the tenant walls as two (each dropped while the other is off) and the revision check as two (a
-writer's etag, a copy's guard): twelve in all. A patch names what it replaces; where the shipped code has no such
-thing any more, the process ends at its start and says so.
+writer's etag, a copy's guard), and one of the sealer: thirteen in all. A patch names what it replaces; where the
+shipped code has no such thing any more, the process ends at its start and says so.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from sqlalchemy import bindparam, insert
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from chassis import work
+from chassis.audit import sealer
 from chassis.events.consume import Consumer
 from chassis.events.relay import Relay
 from chassis.query.order import Order
@@ -270,6 +271,13 @@ def _stop_first(_: Any) -> Any:
     return drain
 
 
+def _skip_last(seal: Any) -> Any:
+    async def skipping(connection: Any, its: Any, rows: Any) -> None:
+        await seal(connection, its, rows[:-1])
+
+    return skipping
+
+
 BUGS: Final[dict[str, Bug]] = {
     "ack-before-commit": Bug(
         "an event is acknowledged before the transaction with its effects commits",
@@ -338,6 +346,12 @@ BUGS: Final[dict[str, Bug]] = {
         lambda: _patch(Consumer, "_apply", _swallow),
         ("kill-postgres", "cut-consumer", "poison"),
         ("create_contact", "create_note"),
+    ),
+    "seal-skips": Bug(
+        "the last row of a stretch is not sealed with the others",
+        lambda: _patch(sealer, "_seal", _skip_last),
+        ("delay",),
+        ("create_contact", "write_field"),
     ),
     "drain-unannounced": Bug(
         "a process that is asked to stop does so before it says NOT_SERVING",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final
 from uuid import UUID
 
-from tests.faults import broker, effects, ledgers, tally
+from tests.faults import broker, effects, ledgers, seals, tally
 from tests.faults.books import Books, pools_at_rest, quiesce
 from tests.faults.history import History, Op, read
 
@@ -55,6 +55,8 @@ class Findings:
     not_quiet: list[str] = field(default_factory=list)
     # Requests that failed although nothing was broken but restarted in order.
     noticed: list[str] = field(default_factory=list)
+    # A ledger that is not what was sealed, or not sealed.
+    seals: list[str] = field(default_factory=list)
     # How many messages the stream took beyond one for each change.
     republished: int = 0
 
@@ -76,6 +78,7 @@ def check(stand: Any, history: History, *, gentle: bool = False, rebuild: bool =
     books = Books(stand.running.state, stand.env["RAPPORT_NATS_URL"])
     tenants, canaries = [tenant for tenant, _ in history.tenants], [canary for _, canary in history.tenants]
     found = asyncio.run(_check(books, ops, tenants, canaries))
+    found.seals += asyncio.run(seals.check(stand.env, tenants))
     broker.check_poison(stand, found)
     if gentle:
         found.noticed += [

@@ -21,6 +21,7 @@ from tests.faults import platform, proxy
 from tests.faults.bugs import BUGS
 from tests.faults.inject import Inject
 from tests.faults.platform import BUG, SPLIT, WALLS, Layout
+from tests.faults.seals import EVERY_S
 from tests.running import Running
 
 HEAL_LIMIT_S: Final = 90.0
@@ -61,7 +62,7 @@ class Stand:
     def __enter__(self) -> Self:
         self.directory.mkdir(parents=True, exist_ok=True)
         walls = BUGS[self.bug].walls if self.bug else ""
-        settings = {SPLIT: self.layout.split, BUG: self.bug or "", WALLS: walls}
+        settings = {SPLIT: self.layout.split, BUG: self.bug or "", WALLS: walls, "RAPPORT_SEAL_EVERY_S": str(EVERY_S)}
         try:
             self.env = control.up(
                 self.state.root, replicas=self.layout.replicas, env=settings, module=platform.MODULE, timeout_s=300
