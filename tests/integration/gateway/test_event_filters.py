@@ -170,5 +170,5 @@ def test_a_list_and_the_events_with_the_same_filter_have_the_same_records(client
         taken = {each.id for each in everything if read.takes(each, [])}
         assert taken == {each.id for each in listed(client, kind, text)}, text
         answers["all" if len(taken) == 24 else "some" if taken else "none"] += 1
-    assert answers["some"] > 20, "the filters are to tell records apart"
+    assert answers["some"] > 10, "the filters are to tell records apart"
     assert answers["refused"] < 20
