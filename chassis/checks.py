@@ -189,6 +189,19 @@ def _required(descriptor: Any) -> tuple[FieldDescriptor, ...]:
 
 
 @cache
+def _asking(descriptor: Any, records: bool) -> tuple[FieldDescriptor, ...]:
+    """The fields whose messages are to be looked into."""
+    return tuple(
+        field for field in descriptor.fields
+        if field.type == FieldDescriptor.TYPE_MESSAGE
+        and inner(field).full_name.startswith("crm.")
+        and not inner(field).GetOptions().map_entry
+        and (records or not is_resource(inner(field)))
+        and _asks(inner(field))
+    )  # fmt: skip
+
+
+@cache
 def _asks(descriptor: Any, above: frozenset[str] = frozenset()) -> bool:
     """Whether something is REQUIRED in a message of this kind, or in one inside of it."""
     if _required(descriptor):
@@ -208,12 +221,9 @@ def _missing(message: Message, path: str, records: bool) -> Iterator[Violation]:
             absent = absent or (field.has_presence and not message.HasField(field.name))
         if absent:
             yield _join(path, field.name), "it is required"
-    for field, value in message.ListFields():
-        if field.type != FieldDescriptor.TYPE_MESSAGE or not inner(field).full_name.startswith("crm."):
-            continue
-        if inner(field).GetOptions().map_entry or (not records and is_resource(inner(field))):
-            continue
-        if not _asks(inner(field)):
-            continue
-        for index, each in enumerate(value) if is_repeated(field) else ((-1, value),):
-            yield from _missing(each, _join(path, field.name) + (f"[{index}]" if index >= 0 else ""), records)
+    for field in _asking(descriptor_of(message), records):
+        if is_repeated(field):
+            for index, each in enumerate(getattr(message, field.name)):
+                yield from _missing(each, f"{_join(path, field.name)}[{index}]", records)
+        elif message.HasField(field.name):
+            yield from _missing(getattr(message, field.name), _join(path, field.name), records)

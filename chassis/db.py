@@ -319,7 +319,7 @@ class Tx:
         """Runs a statement once for each mapping, in one round trip. All mappings have the same names."""
         if parameters:
             connection = await self._session.open()
-            await connection.execute_many(statement, [{"tenant": self.tenant, **each} for each in parameters])
+            await connection.execute_many(statement, parameters, {"tenant": self.tenant})
 
     async def rows(self, statement: Executable, parameters: Parameters | None = None) -> list[Row]:
         """The rows that a statement returns, with ``tenant`` bound."""

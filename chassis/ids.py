@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 from uuid import UUID
 
@@ -35,6 +36,7 @@ def encode(prefix: str, uuid: UUID) -> str:
     return f"{prefix}_{''.join(reversed(letters))}"
 
 
+@lru_cache(maxsize=4096)  # each id is asked about several times while its record is worked on
 def decode(text: str) -> tuple[str, UUID]:
     """Prefix and UUID of an id.
 

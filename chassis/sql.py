@@ -57,9 +57,9 @@ class Prepared:
         self._given: dict[str, Any] = compiled.params
         self._alone = ""
 
-    def arguments(self, parameters: Parameters) -> list[Any]:
-        """The values in the order of their places; those that the statement itself carries where none is given."""
-        given = self._given
+    def arguments(self, parameters: Parameters, common: Parameters = _NONE) -> list[Any]:
+        """The values in the order of their places; those in common and of the statement itself where none is given."""
+        given = {**self._given, **common} if common else self._given
         return [parameters[name] if name in parameters else given[name] for name in self._names]
 
     @property
@@ -124,12 +124,17 @@ class Connection:
             done = await self.driver.execute(it.text, *it.arguments(parameters))
         return int(done.rpartition(" ")[2]) if done[-1:].isdigit() else 0
 
-    async def execute_many(self, statement: Executable, parameters: Sequence[Parameters]) -> None:
-        """Runs a statement once for each mapping, without waiting in between. All have the same names."""
+    async def execute_many(
+        self, statement: Executable, parameters: Sequence[Parameters], common: Parameters = _NONE
+    ) -> None:
+        """Runs a statement once for each mapping, with what they have in common, without waiting in between.
+
+        All have the same names.
+        """
         if parameters:
-            it = prepared(statement, parameters[0])
+            it = prepared(statement, {**common, **parameters[0]})
             with _span(it.text):
-                await self.driver.executemany(it.text, [it.arguments(each) for each in parameters])
+                await self.driver.executemany(it.text, [it.arguments(each, common) for each in parameters])
 
 
 class Pool:

@@ -244,7 +244,7 @@ class Standard:
         for item in items:
             clear_output_only(self._resource_in(item))
         upsert = Upsert(self.resource, tx)
-        await upsert.claim([self._resource_in(item) for item in items])
+        await upsert.claim([self._resource_in(item) for item in items], exclusive_only=True)
 
         async def one(item: Any, _index: int) -> tuple[Message, int]:
             check(item)
@@ -253,7 +253,7 @@ class Standard:
             self.resource.normalize(record)
             await upsert.refuse_taken(record)
             made = await self._create(item, record, tx, claimed=True)
-            upsert.remember(made)
+            upsert.remember_exclusive(made)
             return made, Outcome.OUTCOME_CREATED
 
         return await self._each(request, items, tx, one)

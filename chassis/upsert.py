@@ -26,16 +26,19 @@ class Upsert:
         self._holders: dict[tuple[str, str], list[UUID]] = {}
         self._records: dict[str, Record[Any]] = {}
 
-    async def claim(self, records: Sequence[Any]) -> None:
-        """Locks the keys of all records, in one order for every writer, and reads who holds them."""
-        keys = []
+    async def claim(self, records: Sequence[Any], *, exclusive_only: bool = False) -> None:
+        """Locks the keys of all records, in one order for every writer, and reads who holds them.
+
+        With ``exclusive_only`` those that name at most one record: for records that are not to match others.
+        """
+        keys: list[Key] = []
         for record in records:
             try:
                 self._resource.normalize(record)
             except Failure:
                 # The item itself is answered with this, when its turn comes.
                 continue
-            keys += self._resource.keys(record)
+            keys += (key for key in self._resource.keys(record) if key.exclusive or not exclusive_only)
         for key, holders in (await claim(self._work, self._resource.kind.prefix, list(dict.fromkeys(keys)))).items():
             self._holders[key.kind, key.value] = holders
 
@@ -77,7 +80,15 @@ class Upsert:
         uuid = self._resource.uuid(made.id)
         if made.id not in self._records:
             self._records[made.id] = self._work.record_of(self._resource, made)
-        for key in self._resource.keys(made):
+        self._hold(uuid, self._resource.keys(made))
+
+    def remember_exclusive(self, made: Any) -> None:
+        """Takes a record that the batch made, so that no later item of the batch may have one of its exclusive keys."""
+        if exclusive := [key for key in self._resource.keys(made) if key.exclusive]:
+            self._hold(self._resource.uuid(made.id), exclusive)
+
+    def _hold(self, uuid: UUID, keys: Iterable[Key]) -> None:
+        for key in keys:
             holders = self._holders.setdefault((key.kind, key.value), [])
             if uuid not in holders:
                 holders.append(uuid)

@@ -32,10 +32,28 @@ def normalize_reach(record: Any) -> None:
 def email_address(text: str, field: str) -> str:
     """An e-mail address with its domain in lower case. Raises Invalid, naming ``field``, where it is none."""
     try:
-        # Whether mail arrives there is not asked: that would wait for the internet's name servers.
-        return validate_email(text, check_deliverability=False, allow_smtputf8=True).normalized
+        local, _, domain = text.rpartition("@")
+        if len(text) < _MOST_PLAIN and domain.isascii() and _PLAIN_LOCAL.fullmatch(local):
+            return f"{local}@{_mail_domain(domain)}"
+        return _validated(text)
     except EmailNotValidError as error:
         raise invalid(field, "it is no e-mail address, such as 'ana@acme.example'") from error
+
+
+# Before the @ most addresses are like this, which is as it should be and what is kept; and domains repeat. Asking for
+# each address anew was a fifth of an import.
+_PLAIN_LOCAL = re.compile(r"(?=.{1,64}$)[a-z0-9_+-]+(\.[a-z0-9_+-]+)*")
+_MOST_PLAIN = 200
+
+
+@lru_cache(maxsize=4096)
+def _mail_domain(domain: str) -> str:
+    return _validated(f"a@{domain}").removeprefix("a@")
+
+
+def _validated(text: str) -> str:
+    # Whether mail arrives there is not asked: that would wait for the internet's name servers.
+    return validate_email(text, check_deliverability=False, allow_smtputf8=True).normalized
 
 
 def phone_number(phone: reach_pb2.PhoneNumber, field: str) -> str:
