@@ -23,7 +23,7 @@ from chassis.keys import Key, claim
 from chassis.resource import Record, Resource
 from chassis.rows import etag, moment, timestamp
 from chassis.search.index import Arrays, spelling_rows, term_rows
-from chassis.writes import MAX_CHANGES, MAX_KEYS, Part, bound, one, raced, together
+from chassis.writes import MAX_CHANGES, MAX_KEYS, Part, bound, bounds, one, raced, together
 
 M = TypeVar("M", bound=Message)
 
@@ -329,7 +329,7 @@ class Work(View):
 
         def add(kind: str, what: Resource[Any] | int, rows: list[_Row]) -> None:
             for index, row in enumerate(rows):
-                values.update({bound(len(parts), index, name): value for name, value in row.items()})
+                values.update(zip(bounds(len(parts), index, tuple(row)), row.values(), strict=True))
             parts.append((kind, what))
 
         for resource, row, seen in self._row_states(changes):

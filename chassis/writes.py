@@ -105,6 +105,12 @@ def bound(number: int, row: int, column: str) -> str:
     return f"w{number}_{row}_{column}"
 
 
+@lru_cache(maxsize=1024)
+def bounds(number: int, row: int, columns: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of the parameters for columns of a row of a part."""
+    return tuple(bound(number, row, column) for column in columns)
+
+
 def _values(number: int, row: int, columns: list[str]) -> dict[str, Any]:
     return {name: bindparam(bound(number, row, name)) for name in columns}
 
