@@ -1,8 +1,8 @@
 """Reads of single records that wait at the same moment are asked for together.
 
 One call to a service costs several times what one record costs, so a caller who reads many records at once is served
-by BatchGet calls behind the door. Nobody waits for company that may come: the first reads go at once, and only those
-that come while they are under way go together afterwards. What each is answered is what it would be answered alone.
+by BatchGet calls behind the door. Nobody waits for company that may come: those go together that arrived in one turn of
+the event loop, or while two calls before them are under way. What each is answered is what it would be answered alone.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Line:
     method: Method
     under_way: int = 0
     waiting: list[_Waiting] = field(default_factory=list)
-    timer: asyncio.TimerHandle | None = None
+    sending: asyncio.Handle | None = None
 
 
 class Together:
@@ -70,32 +70,37 @@ class Together:
         """The record's bytes. Raises the failure that the service answered with."""
         key = (method.path, context.current().caller)
         line = self._lines.setdefault(key, _Line(method))
-        if line.under_way < _AT_ONCE:
-            line.under_way += 1
-            try:
-                return await self._ask(method, request)
-            finally:
-                self._left(key, line)
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[bytes] = loop.create_future()
         line.waiting.append(_Waiting(request, answer, contextvars.copy_context()))
-        if len(line.waiting) == 1:
-            line.timer = loop.call_later(_PATIENCE_S, self._send, key, line)
-        elif len(line.waiting) >= _MOST:
+        if len(line.waiting) >= _MOST:
             self._send(key, line)
+        elif len(line.waiting) == 1 and line.under_way < _AT_ONCE:
+            # After what this turn of the loop has still to do: more requests may have been read from other sockets.
+            line.sending = loop.call_soon(self._send, key, line)
+        elif len(line.waiting) == 1:
+            line.sending = loop.call_later(_PATIENCE_S, self._send, key, line)
         return await answer
 
     def _left(self, key: tuple[str, Caller], line: _Line) -> None:
         line.under_way -= 1
         if line.waiting:
             self._send(key, line)
-        elif not line.under_way:
+        else:
+            self._leave(key, line)
+
+    def _leave(self, key: tuple[str, Caller], line: _Line) -> None:
+        if not line.under_way:
             self._lines.pop(key, None)
 
     def _send(self, key: tuple[str, Caller], line: _Line) -> None:
-        taken, line.waiting = line.waiting, []
-        if line.timer is not None:
-            line.timer.cancel()
+        # Those whose client has gone wait no more.
+        taken, line.waiting = [each for each in line.waiting if not each.answer.done()], []
+        if line.sending is not None:
+            line.sending.cancel()
+        if not taken:
+            self._leave(key, line)
+            return
         line.under_way += 1
         task = asyncio.get_running_loop().create_task(self._serve(line.method, taken), context=taken[0].context)
         self._tasks.add(task)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -78,13 +77,16 @@ async def _read(together: Together, record_id: str, caller: Caller = ANN) -> str
 
 
 def _run(reads: list[tuple[str, Caller]], service: Contacts, *, hold: int = 2, let_go: bool = True) -> list[str]:
-    """The answers to reads that all begin while the first ``hold`` calls are under way."""
+    """The answers to reads of which the first ``hold`` are under way when the others begin, all in one turn."""
 
     async def work() -> list[str]:
         service.held = [asyncio.Event() for _ in range(hold)]
         together = Together(load(), service.ask)
-        tasks: list[Coroutine[Any, Any, str]] = [_read(together, *each) for each in reads]
-        started = [asyncio.ensure_future(each) for each in tasks]
+        started: list[asyncio.Task[str]] = []
+        for number, each in enumerate(reads):
+            started.append(asyncio.create_task(_read(together, *each)))
+            while number < hold and len(service.asked) <= number:
+                await asyncio.sleep(0)
         await asyncio.sleep(0)
         if not let_go:
             await asyncio.wait(started[hold:])
@@ -100,6 +102,33 @@ def test_what_comes_while_calls_are_under_way_goes_in_one_call() -> None:
     assert _run([(each, ANN) for each in KNOWN], service) == KNOWN
     assert [name for _, name, _ in service.asked] == ["GetContact", "GetContact", "BatchGetContacts"]
     assert service.asked[2][2] == KNOWN[2:]
+
+
+def test_what_comes_in_one_turn_of_the_loop_goes_in_one_call() -> None:
+    service = Contacts()
+    assert _run([(each, ANN) for each in KNOWN], service, hold=0) == KNOWN
+    assert service.asked == [(ANN.principal, "BatchGetContacts", KNOWN)]
+
+
+def test_nothing_is_asked_for_those_who_have_gone() -> None:
+    async def work() -> list[list[str]]:
+        service = Contacts()
+        together = Together(load(), service.ask)
+        for stay in (KNOWN[0], KNOWN[1]):
+            reads = {each: asyncio.create_task(_read(together, each)) for each in KNOWN}
+            await asyncio.sleep(0)
+            for each, read in reads.items():
+                if each != stay:
+                    read.cancel()
+            assert await reads[stay] == stay
+        gone = asyncio.create_task(_read(together, KNOWN[2]))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.wait([gone])
+        assert await _read(together, KNOWN[3]) == KNOWN[3]
+        return [wanted for _, _, wanted in service.asked]
+
+    assert asyncio.run(asyncio.wait_for(work(), 10)) == [[KNOWN[0]], [KNOWN[1]], [KNOWN[3]]]
 
 
 def test_each_is_answered_as_if_it_had_gone_alone() -> None:
