@@ -193,7 +193,7 @@ class App:
             text = f"{mcp.PATH} takes POST only: it keeps no sessions and opens no streams"
             raise Invalid(Reason.REASON_HTTP_METHOD_NOT_ALLOWED, text, metadata={"allow": "POST"})
         _refuse_doubled(scope)
-        mcp.check_origin(headers.get("origin"), self._public_url)
+        mcp.check_headers(headers, self._public_url)
         caller, body = await self._let_in(receive, headers, told, None, request_id)
         async with self._admission.gate.enter(caller.tenant, reads=True):
             said = await self._agents.answer(body, caller, _timeout_s(headers), request_id)

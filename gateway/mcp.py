@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
@@ -123,8 +124,12 @@ class Agents:
         return _result(content=[{"type": "text", "text": shown.decode()}], structuredContent=msgspec.Raw(shown))
 
 
-def check_origin(origin: str | None, public_url: str) -> None:
-    """Raises Denied where a browser sends what a page of somebody else's asks: its name may lead to our address."""
+def check_headers(headers: Mapping[str, str], public_url: str) -> None:
+    """Raises Invalid for a version of the protocol that is not spoken here, and Denied where a browser sends what a
+    page of somebody else's asks: its name may lead to our address."""
+    if headers.get("mcp-protocol-version", _VERSIONS[0]) not in _VERSIONS:
+        raise Invalid(Reason.REASON_FIELD_INVALID, f"mcp-protocol-version: {' and '.join(_VERSIONS)} are spoken here")
+    origin = headers.get("origin")
     if origin is None or origin.rstrip("/") == public_url.rstrip("/"):
         return
     with contextlib.suppress(ValueError):

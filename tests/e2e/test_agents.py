@@ -72,6 +72,8 @@ def test_what_is_no_message_of_an_agent_is_refused_clearly(client: Client) -> No
     page = {"jsonrpc": "2.0", "id": 6, "method": "ping"}
     assert ask.post("/mcp", json=page, headers={"origin": "http://rebound.example:8080"}).status_code == 403
     assert ask.post("/mcp", json=page, headers={"origin": "http://localhost:3000"}).status_code == 200
+    assert ask.post("/mcp", json=page, headers={"mcp-protocol-version": "1999-12-31"}).status_code == 400
+    assert ask.post("/mcp", json=page, headers={"mcp-protocol-version": "2025-11-25"}).status_code == 200
     unknown = ask.post("/mcp", json={"jsonrpc": "2.0", "id": 7, "method": "tools/eat"}).json()
     assert (unknown["id"], unknown["error"]["code"]) == (7, -32601)
     beyond = {"jsonrpc": "2.0", "id": 8, "method": "tools/call", "params": {"name": "delete_contact"}}
