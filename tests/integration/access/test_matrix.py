@@ -76,6 +76,9 @@ def digest(platform: Running, tenant: UUID) -> dict[str, str]:
     found = {}
     for home in HOMES:
         for table in platform.rows(home, tenant, _TABLES):
+            # A refused call is told of, and what is told of is sealed.
+            if table["name"] in ("audit_reads", "audit_heads", "seals"):
+                continue
             row = "to_jsonb(t) - 'last_use_time' - 'record'" if table["name"] == "api_keys" else "t"
             text = (
                 f"SELECT string_agg(md5(({row})::text), '' ORDER BY md5(({row})::text)) AS d FROM \"{table['name']}\" t"
