@@ -74,7 +74,7 @@ def printed(page: Path, client: Client, address: str, folder: Path) -> tuple[dic
         "RAPPORT_URL": client.url, "RAPPORT_GRPC": address, "RAPPORT_API_KEY": client.key,
         "PIP_NO_INDEX": "1", "PYTHONPATH": "", "PYTHONWARNINGS": "",
     }  # fmt: skip
-    ran = subprocess.run(["bash", "-c", script], cwd=folder, env=env, capture_output=True, text=True, timeout=280)
+    ran = subprocess.run(["bash", "-c", script], cwd=folder, env=env, capture_output=True, text=True, timeout=560)
     assert ran.returncode == 0, f"{page.name} ended with {ran.returncode}:\n{ran.stdout[-3000:]}\n{ran.stderr[-3000:]}"
     parts = re.split(_MARK.format(r"(\d+)") + "\n", ran.stdout)
     said: dict[int, str] = {}

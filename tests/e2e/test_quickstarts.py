@@ -56,6 +56,7 @@ def test_a_quick_start_runs(platform: Running, tmp_path: Path, name: str) -> Non
     check(platform, DOCS / "quickstarts" / f"{name}.md", tmp_path)
 
 
+@pytest.mark.timeout(600)  # npm's registry may be slow
 def test_the_quick_start_in_typescript_runs(platform: Running, tmp_path: Path) -> None:
     if not reaches_npm():
         pytest.skip("needs Node.js with npm, and npm's registry")
