@@ -12,7 +12,7 @@ import pytest
 
 from chassis import ids
 from chassis.contract import Method, load
-from tests.running import Client, Running
+from tests.running import Client, Running, until
 
 _VARIABLE = re.compile(r"\{[a-z_.]+\}")
 METHODS = [method for method in load().methods.values() if method.http is not None]
@@ -23,6 +23,7 @@ JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id'
 WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p') AND NOT c.relispartition
 AND has_table_privilege(c.oid, 'SELECT') ORDER BY 1
 """
+_REFUSALS = "SELECT count(*) AS n FROM audit_reads WHERE outcome = 'PERMISSION_DENIED'"
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +116,7 @@ def test_a_call_is_refused_exactly_where_the_role_lacks_its_permission(
             assert reason(client, method) == ("PERMISSION_DENIED", method.permission), method.path
     assert refused > len(METHODS)
     assert digest(platform, owner.tenant) == before
+    until(lambda: platform.rows("gateway", owner.tenant, _REFUSALS)[0]["n"] == refused, "each refusal is on record")
     for client, method in allowed:
         why, lacking = reason(client, method)
         assert (why, lacking) != ("PERMISSION_DENIED", method.permission), method.path
