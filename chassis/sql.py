@@ -338,7 +338,7 @@ async def _settle(driver: Any, error: BaseException) -> None:
     if isinstance(error, asyncpg.PostgresError) or driver.is_closed():
         return  # the server ended it, or the driver the connection
     try:
-        await asyncio.shield(driver.execute(""))
+        await asyncio.shield(driver.execute("SELECT"))
     except BaseException as failure:
         driver.terminate()
         if not isinstance(failure, Exception):

@@ -68,6 +68,20 @@ async def test_a_statement_cancelled_after_its_preparation_leaves_no_limit_to_th
         await pool.close()
 
 
+async def test_a_statement_that_is_given_up_does_not_cost_its_connection(house: House) -> None:
+    pool = Pool(house.settings("sales").database_url.get_secret_value(), 1, "given up", statement_limit_ms=5_000)
+    try:
+        before = await pool.fetch_alone("SELECT pg_backend_pid() AS pid", (), again=True)
+        for _ in range(3):
+            given_up = asyncio.create_task(pool.fetch_alone("SELECT pg_sleep(3)", (), again=True))
+            await asyncio.sleep(0.05)
+            given_up.cancel()
+            await asyncio.wait([given_up])
+        assert await pool.fetch_alone("SELECT pg_backend_pid() AS pid", (), again=True) == before
+    finally:
+        await pool.close()
+
+
 async def test_after_a_statement_of_its_own_nobody_is_entered(single: Database, sales: Tenant) -> None:
     async with single.read(sales.id) as tx:
         await tx.rows_alone(_IDS)
