@@ -12,12 +12,13 @@ from uuid import UUID
 import pytest
 from pydantic import SecretStr
 
-from chassis import ids
-from chassis.context import Caller
+from chassis import context, entries, ids
+from chassis.context import Call, Caller
 from chassis.contract import load
 from chassis.db import Database
 from chassis.errors import Denied, Reason
 from chassis.settings import Settings
+from gateway.audit.entries import _log_for
 from gateway.audit.reads import ReadLog
 from gateway.audit.sweep import sweep_once
 from gateway.identity.tables import schema
@@ -152,3 +153,32 @@ async def test_reads_are_kept_for_400_days_and_the_oldest_go_first(
     note(log, client.tenant)
     await log.flush()
     assert (await kept(platform, client.tenant))[-1]["position"] == 6
+
+
+@pytest.mark.parametrize("whole_s", [0, 0.001, 30])
+async def test_a_filter_that_no_index_serves_finds_all_in_pieces(
+    client: Client, db: Database, monkeypatch: pytest.MonkeyPatch, whole_s: float
+) -> None:
+    log = ReadLog(db)
+    noted = note(log, client.tenant, 50)
+    await log.flush()
+    monkeypatch.setattr(entries, "_WHOLE_S", whole_s)
+    monkeypatch.setattr(entries, "_STRIDE", 7)
+    entries._statement.cache_clear()
+    caller = Caller(client.tenant, "user_somebody", frozenset())
+    wanted = noted[::10]
+    filter = " OR ".join(f'request_id = "{each}"' for each in wanted)
+    found: list[str] = []
+    places: list[entries.Place] = []
+    with context.enter(Call(caller, "", time.monotonic() + 20)):
+        ended = False
+        while not ended:
+            asked = entries.Asked(filter, 3, places[-1] if places else None)
+            rows, reached, ended = await entries.find(db, _log_for(caller), asked)
+            found += [row.request_id for row in rows]
+            places += [reached] if reached is not None else []
+    entries._statement.cache_clear()
+    # All are of one moment, or nearly: the numbers tell them apart.
+    assert sorted(found) == sorted(wanted)
+    assert places == sorted(set(places), reverse=True)
+    assert len(places) > 5 or whole_s
