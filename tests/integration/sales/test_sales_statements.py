@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -20,7 +19,10 @@ from chassis import ids
 from chassis.db import Database
 from chassis.errors import Aborted, Internal, Invalid, NotFound, Reason
 from chassis.sql import Pool
+from chassis.work import Raced, Work
+from services.sales.deals import deals
 from services.sales.lead_records import leads
+from services.sales.pipelines import pipelines
 from services.sales.tables import schema
 from tests.integration.sales.house import House, Tenant
 
@@ -189,22 +191,21 @@ async def test_of_two_with_one_etag_one_is_done(sales: Tenant) -> None:
     assert await sales.ledger(deal.id) == [("created", 1), ("updated", 2)]
 
 
-async def test_a_stage_cannot_go_while_a_deal_comes_into_it(sales: Tenant) -> None:
-    for _ in range(8):
-        deal = await sales.call("DealService/CreateDeal", deal=deal_pb2.Deal(display_name="Roof"))
-        pipeline = await sales.call("PipelineService/GetPipeline", id=deal.pipeline_id)
-        stage = next(each for each in pipeline.stages[1:] if each.kind == pipeline_pb2.STAGE_KIND_OPEN)
-        fewer = pipeline_pb2.Pipeline(id=pipeline.id, stages=[each for each in pipeline.stages if each.id != stage.id])
-        moved: Any
-        shortened: Any
-        moved, shortened = await asyncio.gather(
-            sales.call("DealService/MoveDeal", id=deal.id, stage_id=stage.id),
-            sales.call("PipelineService/UpdatePipeline", pipeline=fewer, update_mask=FieldMask(paths=["stages"])),
-            return_exceptions=True,
-        )
-        assert isinstance(moved, Exception) != isinstance(shortened, Exception), (moved, shortened)
-        there = {each.id for each in (await sales.call("PipelineService/GetPipeline", id=pipeline.id)).stages}
-        assert (await sales.call("DealService/GetDeal", id=deal.id)).stage_id in there
-        if isinstance(moved, Exception):
-            return
-        await sales.call("DealService/MoveDeal", id=deal.id, stage_id=pipeline.stages[0].id)
+async def test_nothing_is_written_where_what_it_stands_on_has_changed_since(sales: Tenant) -> None:
+    deal = await sales.call("DealService/CreateDeal", deal=deal_pb2.Deal(display_name="Roof"))
+    renamed = pipeline_pb2.Pipeline(id=deal.pipeline_id, display_name="Other")
+
+    async def change() -> None:
+        async with sales.server.platform.db.write(sales.id) as tx:
+            work = Work(tx, optimistic=True)
+            record = await work.lock(deals, deal.id)
+            assert await work.share(pipelines, deal.pipeline_id)
+            record.after.description = "new"
+            await work.update(record)
+            await sales.call("PipelineService/UpdatePipeline", pipeline=renamed)
+            await work.flush()
+
+    with pytest.raises(Raced):
+        await change()
+    assert await sales.ledger(deal.id) == [("created", 1)]
+    assert await sales.call("DealService/GetDeal", id=deal.id) == deal
