@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
     ColumnElement,
+    Integer,
     Table,
+    Text,
     Uuid,
     and_,
     bindparam,
+    case,
+    cast,
     delete,
     func,
     insert,
@@ -50,8 +54,8 @@ Part = tuple[str, "Resource[Any] | int"]
 def together(schema: Schema, parts: tuple[Part, ...]) -> Executable:
     """The statement of these parts, in their order; the names of its parameters are given by `bound`.
 
-    Where an update finds no row of its revision, or a record is not as it was read, it divides by zero: then nothing
-    of it is written, and `raced` knows the error.
+    Where an update finds no row of its revision, or a record is not as it was read, it fails: then nothing of it is
+    written, and `raced` knows the error.
     """
     ctes: list[Any] = []
     found: list[Any] = []
@@ -73,12 +77,26 @@ def together(schema: Schema, parts: tuple[Part, ...]) -> Executable:
         if kind in ("update", "same"):
             found.append(select(func.count()).select_from(cte).scalar_subquery())
         ctes.append(cte)
-    return select(literal_column("1") / reduce(mul, found, literal_column("1"))).add_cte(*ctes)
+    return select(_unless(found)).add_cte(*ctes)
+
+
+# SQL has no statement to fail by. What is no number says in the database's log why it is there.
+_RACED: Final = "another writer was first, so this is done again"
+
+
+def _unless(found: list[Any]) -> Any:
+    """1, or an error where something was not found once."""
+    if not found:
+        return literal_column("1")
+    all_found = reduce(mul, found)
+    # Of nothing but constants the planner would make the number itself.
+    no_number = cast(literal_column(f"'{_RACED} '").op("||")(cast(all_found, Text)), Integer)
+    return case((all_found == literal_column("1"), literal_column("1")), else_=no_number)
 
 
 def raced(error: BaseException) -> bool:
     """Whether what `together` made failed because another writer had changed a record meanwhile."""
-    return getattr(error, "sqlstate", "") == "22012"
+    return getattr(error, "sqlstate", "") == "22P02" and _RACED in str(error)
 
 
 @cache

@@ -29,7 +29,8 @@ METHODS = [each for each in load().methods.values() if each.http and not each.st
 # What stands for a JSON text: these, and numbers and times, which also come as texts.
 _TEXTUAL = {"google.protobuf.Timestamp", "google.protobuf.Duration", "google.protobuf.FieldMask"}
 _BROKEN = re.compile(
-    r"(?:ERROR|FATAL|PANIC): +(?!duplicate key|deadlock|could not obtain lock|canceling statement)(.*)"
+    r"(?:ERROR|FATAL|PANIC): +"
+    r"(?!duplicate key|deadlock|could not obtain lock|canceling statement|.*another writer was first)(.*)"
 )
 # Set by the server, or kept in the one form that their kind has, so that equal ones are equal.
 _FORMED = {"etag", "address", "domain", "email", "company_domain", "number", "phone", "value", "currency_code"}
