@@ -84,7 +84,7 @@ faults: .venv gen  ## break the platform under load and check that nothing is lo
 
 check-long: .venv gen  ## run one line of the reliability test plan at full length (LINE=12)
 	@test -n "$(LINE)" || { echo "say which: make check-long LINE=12 (docs/reliability.md lists them)" >&2; exit 1; }
-	@$(PY) -m pytest tests/reliability --long --line $(LINE) -rA $(ARGS)
+	@$(PY) -m pytest tests/reliability tests/e2e/test_journey.py --long --line $(LINE) -rA $(ARGS)
 
 # ---- checks ---------------------------------------------------------------------------------------
 

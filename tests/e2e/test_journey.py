@@ -195,7 +195,13 @@ def import_disturbed(platform: Running, client: Client, command: str, disturb: C
     finish(running)
 
 
-@pytest.mark.parametrize("disturb", [wipe_nats, kill_nats])
+@pytest.mark.parametrize(
+    "disturb",
+    [
+        pytest.param(wipe_nats, marks=pytest.mark.line(45)),
+        pytest.param(kill_nats, marks=pytest.mark.line(45, nightly=True)),
+    ],
+)
 def test_a_broker_that_fails_in_the_middle_changes_no_figure(
     platform: Running, disturb: Callable[[Running], None]
 ) -> None:
@@ -210,6 +216,7 @@ def test_a_broker_that_fails_in_the_middle_changes_no_figure(
     control.wait_ready(platform.state)
 
 
+@pytest.mark.line(45, nightly=True)
 def test_a_service_that_is_killed_in_the_middle_changes_no_figure(platform: Running) -> None:
     client = platform.tenant("Disturbed leads")
     for command in leads(HEADING):

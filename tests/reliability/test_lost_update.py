@@ -68,7 +68,7 @@ class Counters:
 @pytest.mark.line(12)
 def test_no_increment_is_lost(platform: Running, scale: Callable[[int, int], int], seed: int, report: Report) -> None:
     client = platform.tenant("Lost update")
-    wanted = scale(2_500, 200_000)
+    wanted = scale(1_500, 200_000)
 
     async def run() -> Counters:
         async with Wire(client) as wire:

@@ -30,7 +30,7 @@ _MIN_READY_S = 1.0
 def test_a_rolling_restart_fails_no_request(
     platform: Running, scale: Callable[[int, int], int], time_left: Callable[[], bool], seed: int, report: Report
 ) -> None:
-    restarts, requests = scale(12, 50), scale(0, 200_000)
+    restarts, requests = scale(8, 50), scale(0, 200_000)
     plan = Plan(
         platform.env["RAPPORT_URL"],
         platform.env["RAPPORT_GATEWAY_ADDRESS"],
