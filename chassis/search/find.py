@@ -124,8 +124,17 @@ def _statement(resource: Resource[Any], shape: tuple[int, ...], fuzzy: bool, own
     parts: list[Any] = []
     for number, count in enumerate(shape):
         if count > 1:
-            both = intersect(*(terms.word(f"{number}_{place}", fuzzy=fuzzy) for place in range(count))).subquery()
-            parts.append(_part(select(both.c.id, literal_column("1").label("tier")), both.c.id.desc()))
+            names = [f"{number}_{place}" for place in range(count)]
+            both = intersect(*(terms.word(name, fuzzy=fuzzy) for name in names)).subquery()
+            beginning = select(both.c.id, literal_column("1").label("tier"))
+            if not fuzzy:
+                # Beginnings of two common words are many; they are gone through where the very words are too few.
+                very = terms.very(names)
+                enough = very.limit(literal_column(str(size))).subquery()
+                few = select(func.count()).select_from(enough).scalar_subquery() < literal_column(str(size))
+                parts.append(_part(very))
+                beginning = beginning.where(few)
+            parts.append(_part(beginning, both.c.id.desc()))
         elif fuzzy:
             parts.append(_part(terms.of("1", terms.meant(f"{number}_0"))))
         else:
@@ -176,6 +185,26 @@ class _Terms:
         """The terms that a word may have been meant as."""
         return self.table.c.term == func.any(bindparam(f"meant_{name}", type_=ARRAY(Text)))
 
+    def very(self, names: Sequence[str]) -> Any:
+        """The ids of the records that have these very words, the newest first: the index has each word's in order."""
+        first, *others = [self.table.alias() for _ in names]
+        found: Any = first
+        conditions = [first.c.owner_id == func.any(bindparam("visible", type_=ARRAY(Uuid)))] if self.owned else []
+        for kept in others:
+            found = found.join(kept, kept.c.id == first.c.id)
+        for kept, name in zip((first, *others), names, strict=True):
+            conditions += [
+                kept.c.tenant_id == bindparam("tenant"),
+                kept.c.resource == literal_column(f"'{self.prefix}'"),
+                kept.c.term == bindparam(f"from_{name}", type_=Text()),
+            ]
+        return (
+            select(first.c.id, literal_column("0").label("tier"))
+            .select_from(found)
+            .where(*conditions)
+            .order_by(first.c.id.desc())
+        )
+
     def word(self, name: str, *, fuzzy: bool) -> Any:
         """The ids of the records that have a word."""
         conditions = [self.meant(name)] if fuzzy else self.beginning(name)
@@ -183,7 +212,7 @@ class _Terms:
 
 
 def _part(statement: Any, *order: Any) -> Any:
-    limited = statement.order_by(*order).limit(literal_column(str(_CANDIDATES)))
+    limited = (statement.order_by(*order) if order else statement).limit(literal_column(str(_CANDIDATES)))
     inner = limited.subquery()
     return select(inner.c.id, inner.c.tier)
 

@@ -62,6 +62,15 @@ def test_of_equal_results_the_last_changed_comes_first(client: Client) -> None:
     assert [each["id"] for each in results] == [made[0], made[2], made[1]]
 
 
+def test_beginnings_of_several_words_follow_where_the_very_words_do_not_fill_the_answer(client: Client) -> None:
+    for name in ("Berta Querfeld", "Bertal Querfeldt", "Berta Querfeld"):
+        client.post("/v1/contacts", {"display_name": name})
+    very, beginning = "Berta Querfeld", "Bertal Querfeldt"
+    assert found(client, "berta querfeld", page_size=2) == [very, very]
+    assert found(client, "berta querfeld", page_size=3) == [very, very, beginning]
+    assert found(client, "ber quer", page_size=3) == [very, beginning, very]
+
+
 def test_a_result_says_what_matched_and_what_the_record_is(client: Client) -> None:
     company, deal = client.get("/v1/search", query="acme", types=["company", "deal"])["results"]
     assert {company["type"], deal["type"]} == {"company", "deal"}
