@@ -12,11 +12,14 @@ from chassis.work import Work
 from services.contacts import tables
 from services.contacts.reach import email_keys, normalize_reach
 
+# What a name is made of may be longer than a name.
+_LONGEST = 200
+
 
 async def prepare(_work: Work, contact: pb.Contact, _before: pb.Contact | None) -> None:
     """Names the contact where nobody did. Raises Invalid where nothing says who it is."""
     if not contact.display_name:
-        contact.display_name = _name(contact)
+        contact.display_name = _name(contact)[:_LONGEST]
     if contact.time_zone:
         check_time_zone(contact.time_zone)
 

@@ -67,7 +67,7 @@ class Customer:
         return self._note(answer.results[0].contact.id, answer.results[0].outcome)
 
     async def _upsert_company(self, lead: pb.Lead) -> str:
-        company = company_pb2.Company(display_name=lead.company_name or lead.company_domain)
+        company = company_pb2.Company(display_name=(lead.company_name or lead.company_domain)[:200])
         if lead.company_domain:
             # Others of the company may become customers too: it is known by its domain, not by each of its leads.
             company.domain = lead.company_domain

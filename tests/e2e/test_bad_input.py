@@ -206,3 +206,11 @@ def _outcome(call: Any, client: Client, request: bytes) -> tuple[grpc.StatusCode
     except grpc.RpcError as error:
         return error.code(), error.details() or ""
     return grpc.StatusCode.OK, ""
+
+
+@pytest.mark.parametrize("kind", ["contacts", "leads"])
+def test_a_name_that_is_made_of_something_longer_is_as_long_as_names_may_be(client: Client, kind: str) -> None:
+    long = {"external_ids": [{"system": "old", "id": "7" * 256}]}
+    answer = client.http.post(f"/v1/{kind}", params={"validate_only": "true"}, json=long)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["display_name"] == "7" * 200
