@@ -59,6 +59,14 @@ def state(client: Client, made: dict[str, Any]) -> dict[str, Any]:
     return client.get(f"/v1/webhook_endpoints/{made['id']}")
 
 
+def test_the_log_shows_the_deliveries_of_certain_events(client: Client, receiver: Receiver) -> None:
+    made = endpoint(client, receiver.url("/good"))
+    one, two, _ = [delivery(client, made, company(client, f"Certain {number}")) for number in range(3)]
+    asked = [one["event_id"], two["event_id"]]
+    page = client.get(f"/v1/webhook_endpoints/{made['id']}:listDeliveries", event_ids=asked)
+    assert [each["event_id"] for each in page["deliveries"]] == asked[::-1]
+
+
 def test_an_endpoint_hears_of_the_records_that_fit_its_filter(client: Client, receiver: Receiver) -> None:
     made = endpoint(client, receiver.url("/large"), filter="employee_count >= 50")
     for name, count in (("Tiny", 2), ("Huge", 500)):
