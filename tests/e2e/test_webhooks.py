@@ -60,7 +60,7 @@ def state(client: Client, made: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_log_shows_the_deliveries_of_certain_events(client: Client, receiver: Receiver) -> None:
-    made = endpoint(client, receiver.url("/good"))
+    made = endpoint(client, receiver.url("/certain"))
     one, two, _ = [delivery(client, made, company(client, f"Certain {number}")) for number in range(3)]
     asked = [one["event_id"], two["event_id"]]
     page = client.get(f"/v1/webhook_endpoints/{made['id']}:listDeliveries", event_ids=asked)
