@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -12,8 +13,9 @@ from crm.type.v1 import change_pb2
 from google.protobuf.message import DecodeError, Message
 
 from chassis import ids, telemetry
+from chassis.context import Caller, owners_for
 from chassis.contract import load
-from chassis.rows import moment, timestamp
+from chassis.rows import moment, timestamp, uuid_of
 
 
 @dataclass(frozen=True)
@@ -141,3 +143,18 @@ def message_of(row: Any) -> change_pb2.Change:
     )
     message.changed.paths.extend(row.changed or ())
     return message
+
+
+def in_sight(caller: Caller, resource: str, states: Callable[[], Iterable[Message | None]]) -> bool:
+    """Whether a caller may read the record that changed, as it was or as it is now.
+
+    ``resource`` is the record's message by its name; ``states`` are what it was and is, asked for where that matters.
+    """
+    kind = load().by_message.get(resource)
+    if kind is None or not caller.may(load().read_permission(kind)):
+        return False
+    owners = owners_for(caller, kind.descriptor)
+    if owners is None:
+        return True
+    held: set[str] = {each.owner_id for each in states() if each is not None}  # type: ignore[attr-defined]
+    return any(uuid_of(each) in owners for each in held if each)

@@ -10,12 +10,11 @@ from typing import Protocol
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
-from chassis.change import Change
-from chassis.context import Caller, fields_for, owners_for
+from chassis.change import Change, in_sight
+from chassis.context import Caller, fields_for
 from chassis.contract import descriptor_of, load
 from chassis.errors import Invalid, invalid
 from chassis.query import Filter
-from chassis.rows import uuid_of
 from chassis.work import changed_fields
 
 
@@ -121,11 +120,4 @@ def _check_filter(text: str, resource: Descriptor, caller: Caller) -> None:
 
 def may_see(caller: Caller, change: Change) -> bool:
     """Whether a caller may read the record that changed, as it was or as it is now."""
-    resource = load().by_message.get(change.resource)
-    if resource is None or not caller.may(load().read_permission(resource)):
-        return False
-    owners = owners_for(caller, resource.descriptor)
-    if owners is None:
-        return True
-    held = {each.owner_id for each in (change.before, change.after) if each is not None and each.owner_id}
-    return any(uuid_of(each) in owners for each in held)
+    return in_sight(caller, change.resource, lambda: (change.before, change.after))
