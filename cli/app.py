@@ -15,16 +15,15 @@ from rich.markup import escape
 from cli import audit, events, history, me, overview, proposals, records, reports, search, timeline, traces
 from cli.client import Client
 from cli.credentials import forget
+from cli.flags import Id, Json
 from cli.importing.options import DealOptions, Options
 from cli.problems import Problem, UsageProblem
 from cli.render import print_json, stderr
 from cli.resources import BY_PLURAL
 from cli.settings import load
 
-Json = Annotated[bool, Parameter(name="--json", help="Print JSON, for programs.", negative="")]
 Flag = Annotated[bool, Parameter(negative="")]
 Texts = Annotated[list[str] | None, Parameter(negative="")]
-Id = Annotated[str, Parameter(name="ID")]
 
 app = App(
     name="rapport",

@@ -8,16 +8,13 @@ import sys
 import time
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Annotated, Any
-
-from cyclopts import Parameter
+from typing import Any
 
 from cli.client import PAGE_SIZE, Client, Json
+from cli.flags import Json as JsonFlag
 from cli.problems import Problem, UsageProblem
 from cli.render import cell, moment, print_json, print_table, stderr, table
 from cli.settings import load
-
-JsonFlag = Annotated[bool, Parameter(name="--json", help="Print JSON, for programs.", negative="")]
 
 PATH = "/v1/audit/entries"
 # How often a page that lacks a part is asked for again, and after how many seconds.

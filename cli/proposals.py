@@ -8,6 +8,7 @@ from uuid import uuid4
 from cyclopts import App, Parameter
 
 from cli.client import Client
+from cli.flags import Id, Json
 from cli.names import Names
 from cli.problems import Problem
 from cli.render import cell, moment, print_json, print_table, short_enum, stdout, table
@@ -15,8 +16,6 @@ from cli.settings import load
 
 proposals = App(name="proposals", help="Look at what agents propose, and decide about it.")
 agents = App(name="agents", help="What concerns an agent as a whole.")
-Json = Annotated[bool, Parameter(name="--json", help="Print JSON, for programs.", negative="")]
-Id = Annotated[str, Parameter(name="ID")]
 _NONE = "–"
 
 

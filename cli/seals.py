@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json as jsonlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from cyclopts import Parameter
 from rich.markup import escape
 
 from cli.client import Client
+from cli.flags import Json
 from cli.problems import Problem, UsageProblem
 from cli.render import cell, moment, print_json, print_table, stderr, stdout, table
 from cli.settings import load
-
-Json = Annotated[bool, Parameter(name="--json", help="Print JSON, for programs.", negative="")]
 
 _STATE = "AUDIT_STATE_"
 _COLUMNS = ("log", "state", "rows", "erased", "expired", "not sealed yet", "last seal", "sealed at")
