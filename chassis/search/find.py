@@ -168,13 +168,14 @@ class _Terms:
 
     def of(self, tier: str, *conditions: ColumnElement[bool]) -> Any:
         """The ids of records by their terms, in a tier."""
-        seen = [self.table.c.owner_id == func.any(bindparam("visible", type_=ARRAY(Uuid)))] if self.owned else []
-        return select(self.table.c.id, literal_column(tier).label("tier")).where(
-            self.table.c.tenant_id == bindparam("tenant"),
-            self.table.c.resource == literal_column(f"'{self.prefix}'"),
-            *seen,
-            *conditions,
-        )
+        return select(self.table.c.id, literal_column(tier).label("tier")).where(*self._own(self.table), *conditions)
+
+    def _own(self, table: Any) -> list[ColumnElement[bool]]:
+        """Those of the table's rows, under whichever name it has, that are of this kind and to be seen."""
+        own = [table.c.tenant_id == bindparam("tenant"), table.c.resource == literal_column(f"'{self.prefix}'")]
+        if self.owned:
+            own.append(table.c.owner_id == func.any(bindparam("visible", type_=ARRAY(Uuid))))
+        return own
 
     def beginning(self, name: str) -> list[ColumnElement[bool]]:
         """The terms that begin with a word."""
@@ -189,19 +190,14 @@ class _Terms:
         """The ids of the records that have these very words, the newest first: the index has each word's in order."""
         first, *others = [self.table.alias() for _ in names]
         found: Any = first
-        conditions = [first.c.owner_id == func.any(bindparam("visible", type_=ARRAY(Uuid)))] if self.owned else []
         for kept in others:
             found = found.join(kept, kept.c.id == first.c.id)
-        for kept, name in zip((first, *others), names, strict=True):
-            conditions += [
-                kept.c.tenant_id == bindparam("tenant"),
-                kept.c.resource == literal_column(f"'{self.prefix}'"),
-                kept.c.term == bindparam(f"from_{name}", type_=Text()),
-            ]
+        words = [bindparam(f"from_{name}", type_=Text()) for name in names]
+        conditions = [kept.c.term == word for kept, word in zip((first, *others), words, strict=True)]
         return (
             select(first.c.id, literal_column("0").label("tier"))
             .select_from(found)
-            .where(*conditions)
+            .where(*(each for kept in (first, *others) for each in self._own(kept)), *conditions)
             .order_by(first.c.id.desc())
         )
 
