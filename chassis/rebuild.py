@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from itertools import groupby
+from operator import attrgetter
 from typing import Final
 from uuid import UUID
 
@@ -40,3 +42,10 @@ async def pages(channels: Channels, reader: str, home: str, after: int = 0) -> A
         yield after, [Change(home, each.position, UUID(each.tenant_id), each.change) for each in answer.changes]
         if after >= answer.last_position:
             return
+
+
+def by_tenant(changes: list[Change]) -> Iterator[tuple[UUID, list[Change]]]:
+    """The changes of each tenant, in their order."""
+    tenant = attrgetter("tenant")
+    for each, own in groupby(sorted(changes, key=tenant), key=tenant):
+        yield each, list(own)

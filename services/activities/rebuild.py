@@ -8,17 +8,15 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Iterable
-from itertools import groupby
 from typing import Final
 from uuid import UUID
 
 from sqlalchemy import bindparam, delete, select, tuple_
 
 from chassis import contract
-from chassis.change import Change
 from chassis.clients import Channels
 from chassis.db import Database
-from chassis.rebuild import pages
+from chassis.rebuild import by_tenant, pages
 from chassis.run import platform_of
 from chassis.settings import Settings
 from services.activities import projection
@@ -53,11 +51,11 @@ class Rebuild:
         read = 0
         for home in self._positions:
             async for position, changes in pages(self._channels, application.name, home, self._positions[home]):
-                for tenant, group in groupby(sorted(changes, key=_tenant), key=_tenant):
+                for tenant, own in by_tenant(changes):
                     if empty and tenant not in self._emptied:
                         await self._empty(tenant)
                     async with self._db.write(tenant) as tx:
-                        await projection.add(list(group), tx)
+                        await projection.add(own, tx)
                 read += len(changes)
                 self._positions[home] = position
         return read
@@ -73,10 +71,6 @@ class Rebuild:
             while deleted:
                 async with self._db.write(tenant) as tx:
                     deleted = await tx.execute(statement)
-
-
-def _tenant(change: Change) -> UUID:
-    return change.tenant
 
 
 async def main() -> None:

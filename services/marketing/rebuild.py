@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from itertools import groupby
 from typing import Final
-from uuid import UUID
 
-from chassis.change import Change
 from chassis.clients import Channels
 from chassis.db import Database
 from chassis.events import reactions_of
-from chassis.rebuild import pages
+from chassis.rebuild import by_tenant, pages
 from chassis.run import platform_of
 from chassis.settings import Settings
 from services.marketing import reactions
@@ -28,18 +25,14 @@ async def rebuild(db: Database, channels: Channels) -> int:
     """Reads the ledger to its end; the answer is how many changes were read."""
     read, kept = 0, reactions_of(reactions)
     async for _, changes in pages(channels, application.name, _HOME):
-        for tenant, group in groupby(sorted(changes, key=_tenant), key=_tenant):
+        for tenant, own in by_tenant(changes):
             async with db.write(tenant) as tx:
-                for change in group:
+                for change in own:
                     for reaction in kept:
                         if reaction.matches(change.type):
                             await reaction.handler(change, tx)
         read += len(changes)
     return read
-
-
-def _tenant(change: Change) -> UUID:
-    return change.tenant
 
 
 async def main() -> None:
