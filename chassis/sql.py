@@ -52,6 +52,8 @@ class Prepared:
 
     def __init__(self, statement: Executable, keys: Sequence[str] | None = None) -> None:
         compiled = statement.compile(dialect=_DIALECT, column_keys=keys)  # type: ignore[attr-defined]
+        if compiled.post_compile_params:
+            raise TypeError("a list in IN has no place of its own in a prepared statement; say = ANY of an array")
         self.text: str = compiled.string
         self._names: list[str] = compiled.positiontup or []
         self._given: dict[str, Any] = compiled.params

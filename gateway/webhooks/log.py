@@ -8,8 +8,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from crm.gateway.v1 import webhook_endpoint_pb2 as pb
-from sqlalchemy import Uuid, bindparam, func, select, tuple_, update
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy import bindparam, func, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert
 
 from chassis import ids
 from chassis.change import Change
@@ -142,11 +142,11 @@ async def page(
     if request.state:
         statement = statement.where(c.state == request.state)
     if events:
-        statement = statement.where(c.event_id == func.any(bindparam("events", events, type_=ARRAY(Uuid))))
+        statement = statement.where(c.event_id == func.any(bindparam("events")))
     if place.after is not None:
         statement = statement.where(tuple_(c.commit_time, c.event_id) < tuple_(*place.after))
     statement = statement.order_by(c.commit_time.desc(), c.event_id.desc()).limit(place.size + 1)
-    rows = await tx.rows(statement, {"endpoint": endpoint})
+    rows = await tx.rows(statement, {"endpoint": endpoint, "events": events})
     response = pb.ListWebhookDeliveriesResponse(deliveries=[_shown(row) for row in rows[: place.size]])
     if len(rows) > place.size:
         last = rows[place.size - 1]

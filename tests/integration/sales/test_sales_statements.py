@@ -18,7 +18,7 @@ from sqlalchemy import bindparam, select, text
 from chassis import ids
 from chassis.db import Database
 from chassis.errors import Aborted, Internal, Invalid, NotFound, Reason
-from chassis.sql import Pool
+from chassis.sql import Pool, Prepared
 from chassis.work import Raced, Work
 from services.sales.deals import deals
 from services.sales.lead_records import leads
@@ -209,3 +209,9 @@ async def test_nothing_is_written_where_what_it_stands_on_has_changed_since(sale
         await change()
     assert await sales.ledger(deal.id) == [("created", 1)]
     assert await sales.call("DealService/GetDeal", id=deal.id) == deal
+
+
+def test_a_list_that_would_never_be_filled_in_is_refused() -> None:
+    table = schema.ledger
+    with pytest.raises(TypeError, match="IN"):
+        Prepared(select(table.c.event_id).where(table.c.event_id.in_([uuid4()])))
