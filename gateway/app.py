@@ -19,10 +19,11 @@ from starlette.types import Receive, Scope, Send
 from chassis import telemetry
 from chassis.context import Caller
 from chassis.contract import Method, load
-from chassis.errors import DeadlineExceeded, Failure, Internal, Invalid, Reason, Unauthenticated
+from chassis.errors import DeadlineExceeded, Failure, Internal, Invalid, Reason
 from gateway import errors, guides, mcp, openapi, sse
 from gateway.admission import Admission
 from gateway.contract import Route, published, routes
+from gateway.entrance import Entrance
 from gateway.http import WHOLE
 from gateway.identity.authenticate import Authenticator
 from gateway.identity.oauth import KEYS_PATH, METADATA_PATH, TOKEN_PATH, Refusal, TokenEndpoint
@@ -69,7 +70,7 @@ class App:
     """The ASGI application of one gateway process."""
 
     def __init__(
-        self, proxy: Proxy, authenticator: Authenticator, codec: Transcoder, readiness: Readiness,
+        self, proxy: Proxy, authenticator: Authenticator, entrance: Entrance, codec: Transcoder, readiness: Readiness,
         admission: Admission, limits: Limits, public_url: str, oauth: TokenEndpoint,
     ) -> None:  # fmt: skip
         self._oauth = oauth
@@ -77,6 +78,7 @@ class App:
         self._admission = admission
         self._limits = limits
         self._authenticator = authenticator
+        self._entrance = entrance
         self._codec = codec
         self._agents = mcp.Agents(proxy, codec)
         self._readiness = readiness
@@ -160,16 +162,7 @@ class App:
         request_id: str,
     ) -> tuple[Caller, bytes]:  # fmt: skip
         """The caller, where there is room and it may go on asking, and the whole body. An agent names no method yet."""
-        authorization = headers.get("authorization", "")
-        if self._admission.closed(authorization, reads=method is None or not method.writes):
-            raise self._admission.gate.refusal()
-        try:
-            caller = await self._authenticator.caller(authorization)
-        except Unauthenticated as failure:
-            self._proxy.reads.turned_away(method, failure, request_id)
-            raise
-        self._admission.learn(authorization, caller.tenant)
-        telemetry.note_tenant(caller.tenant)
+        caller = await self._entrance.caller(headers.get("authorization", ""), method, request_id)
         body = await _read_body(receive, headers)
         self._limits.spend(caller, len(body), told)
         return caller, body

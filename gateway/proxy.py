@@ -26,13 +26,13 @@ from chassis.errors import (
     Failure,
     Invalid,
     Reason,
-    Unauthenticated,
     Unimplemented,
 )
 from chassis.service import DEFAULT_DEADLINE_S, MAX_DEADLINE_S, Server, StartupError
 from gateway import errors
 from gateway.admission import Admission
 from gateway.audit.reads import ReadLog
+from gateway.entrance import Entrance
 from gateway.identity.authenticate import Authenticator
 from gateway.limits import Limits
 from gateway.live.subscription import Ending, Subscription, Subscriptions
@@ -150,10 +150,11 @@ class GrpcDoor:
     """The public gRPC server: every public method, with health and reflection."""
 
     def __init__(
-        self, proxy: Proxy, authenticator: Authenticator, server: Server, admission: Admission, limits: Limits
-    ) -> None:
+        self, proxy: Proxy, authenticator: Authenticator, entrance: Entrance, server: Server, admission: Admission,
+        limits: Limits,
+    ) -> None:  # fmt: skip
         self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=2_000)
-        self._server.add_generic_rpc_handlers((_Handlers(proxy, authenticator, server, admission, limits),))
+        self._server.add_generic_rpc_handlers((_Handlers(proxy, authenticator, entrance, server, admission, limits),))
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._names = [name for name in load().services if not f"/{name}".startswith(_INTERNAL)]
@@ -186,12 +187,14 @@ class _Handlers(grpc.GenericRpcHandler):
     """Every method on raw bytes, known from the contract alone."""
 
     def __init__(
-        self, proxy: Proxy, authenticator: Authenticator, server: Server, admission: Admission, limits: Limits
-    ) -> None:
+        self, proxy: Proxy, authenticator: Authenticator, entrance: Entrance, server: Server, admission: Admission,
+        limits: Limits,
+    ) -> None:  # fmt: skip
         self._proxy = proxy
         self._admission = admission
         self._limits = limits
         self._authenticator = authenticator
+        self._entrance = entrance
         self._server = server
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
@@ -226,17 +229,8 @@ class _Handlers(grpc.GenericRpcHandler):
             return await self._server.handle(path, request, metadata, call.time_remaining())
         if method is None:
             raise Unimplemented(Reason.REASON_METHOD_UNKNOWN, "there is no such method")
-        authorization = metadata.get("authorization", "")
-        if self._admission.closed(authorization, reads=not method.writes):
-            raise self._admission.gate.refusal()
         request_id = secrets.token_hex(8)
-        try:
-            caller = await self._authenticator.caller(authorization)
-        except Unauthenticated as failure:
-            self._proxy.reads.turned_away(method, failure, request_id)
-            raise
-        self._admission.learn(authorization, caller.tenant)
-        telemetry.note_tenant(caller.tenant)
+        caller = await self._entrance.caller(metadata.get("authorization", ""), method, request_id)
         self._limits.spend(caller, len(request), told)
         async with self._admission.gate.enter(caller.tenant, reads=not method.writes):
             return await self._proxy.unary(method, request, caller, call.time_remaining(), request_id)

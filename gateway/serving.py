@@ -10,6 +10,7 @@ from gateway.app import App
 from gateway.audit.entries import AuditEntries
 from gateway.audit.reads import ReadLog
 from gateway.batch import Batches, Door
+from gateway.entrance import Entrance
 from gateway.http import HttpDoor
 from gateway.identity.authenticate import Authenticator
 from gateway.identity.bootstrap import bootstrap
@@ -51,9 +52,10 @@ class GatewayServing(Serving):
         audit.reads = self._reads
         oauth, limits, url = TokenEndpoint(authenticator.caller, tokens), told.limits, platform.settings.public_url
         batches.door = Door(limits, self._admission, codec, proxy)
-        self._app = App(proxy, authenticator, codec, readiness, self._admission, limits, url, oauth)
+        entrance = Entrance(authenticator, self._admission, self._reads)
+        self._app = App(proxy, authenticator, entrance, codec, readiness, self._admission, limits, url, oauth)
         self._http = HttpDoor(self._app, self._admission)
-        self._grpc = GrpcDoor(proxy, authenticator, server, self._admission, limits)
+        self._grpc = GrpcDoor(proxy, authenticator, entrance, server, self._admission, limits)
 
     async def start(self) -> GatewayServing:
         """Listens on both doors. Raises StartupError where an address is taken."""
