@@ -20,7 +20,7 @@ from chassis import telemetry
 from chassis.context import Caller
 from chassis.contract import Method, load
 from chassis.errors import DeadlineExceeded, Failure, Internal, Invalid, Reason
-from gateway import errors, guides, mcp, openapi, sse
+from gateway import errors, guides, openapi, sse
 from gateway.admission import Admission
 from gateway.contract import Route, published, routes
 from gateway.entrance import Entrance
@@ -28,6 +28,8 @@ from gateway.http import WHOLE
 from gateway.identity.authenticate import Authenticator
 from gateway.identity.oauth import KEYS_PATH, METADATA_PATH, TOKEN_PATH, Refusal, TokenEndpoint
 from gateway.limits import Limits
+from gateway.mcp import agents
+from gateway.mcp.protocol import HEADERS as AGENTS_HEADERS
 from gateway.peer import PEER, of_scope
 from gateway.proxy import TRACE_KEY, Proxy
 from gateway.readiness import Readiness
@@ -44,7 +46,10 @@ _ALWAYS = {
 }
 _PAGE_POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; frame-ancestors 'none'"
 # Headers that mean something here and must not come twice.
-_SINGLE = (b"authorization", b"content-type", b"if-match", b"idempotency-key", b"last-event-id", b"x-server-timeout")
+_SINGLE = (
+    b"authorization", b"content-type", b"if-match", b"idempotency-key", b"last-event-id", b"x-server-timeout",
+    *(name.encode() for name in AGENTS_HEADERS),
+)  # fmt: skip
 _FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/docs": ("docs.html", "text/html; charset=utf-8"),
@@ -80,7 +85,7 @@ class App:
         self._authenticator = authenticator
         self._entrance = entrance
         self._codec = codec
-        self._agents = mcp.Agents(proxy, codec)
+        self._agents = agents.Agents(proxy, codec)
         self._readiness = readiness
         self._public_url = public_url
         self.draining = False
@@ -138,7 +143,7 @@ class App:
             return page
         if verb == "POST" and raw_path == TOKEN_PATH:
             return await self._token(scope, receive, headers)
-        if raw_path == mcp.PATH:
+        if raw_path == agents.PATH:
             return await self._agent(scope, receive, headers, request_id, told)
         route, path_values = routes().find(verb, raw_path)
         if span.is_recording():
@@ -183,14 +188,14 @@ class App:
     ) -> Answer:
         """What an agent is told, with the same rights and limits as every caller."""
         if scope["method"] != "POST":
-            text = f"{mcp.PATH} takes POST only: it keeps no sessions and opens no streams"
+            text = f"{agents.PATH} takes POST only: it keeps no sessions and opens no streams"
             raise Invalid(Reason.REASON_HTTP_METHOD_NOT_ALLOWED, text, metadata={"allow": "POST"})
         _refuse_doubled(scope)
-        mcp.check_headers(headers, self._public_url)
+        agents.check_origin(headers, self._public_url)
         caller, body = await self._let_in(receive, headers, told, None, request_id)
         async with self._admission.gate.enter(caller.tenant, reads=True):
-            said = await self._agents.answer(body, caller, _timeout_s(headers), request_id)
-        return Answer(202, b"", {}) if said is None else Answer(200, said, {})
+            reply = await self._agents.answer(body, headers, caller, _timeout_s(headers), request_id)
+        return Answer(reply.status, reply.body, {})
 
     async def _stream(
         self, route: Route, request: bytes, caller: Caller, headers: Mapping[str, str], request_id: str
