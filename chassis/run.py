@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import signal
 import sys
 import time
@@ -237,6 +238,9 @@ async def _run(application: Application, settings: Settings) -> None:
     background.start(roles)
     if "serve" in roles:
         serving = await (application.serve(process) if application.serve else GrpcServing(process).start())
+    # What stands now stays: collections look at what came since, not at the whole contract again and again.
+    gc.collect()
+    gc.freeze()
     probes = await Probes(process, serving).start()
     log.info("ready", kind=application.name, roles=sorted(roles))
     stopped = asyncio.ensure_future(stop.wait())
