@@ -45,16 +45,13 @@ class Method:
     home: str
     permission: str
     emits: tuple[str, ...]
+    # Whether a call may do more than read. The restraint of agents, the audit, places and repetitions all go by this.
+    writes: bool
     http: Http | None
     streams: bool
     internal: bool
     request: type[Message]
     response: type[Message]
-
-    @property
-    def writes(self) -> bool:
-        """Whether a call may change something."""
-        return bool(self.emits)
 
 
 @dataclass(frozen=True)
@@ -113,6 +110,7 @@ class Contract:
 
     def _method(self, service: ServiceDescriptor, method: MethodDescriptor) -> Method:
         options = method.GetOptions()
+        emits = tuple(options.Extensions[options_pb2.emits])
         package = service.file.package
         return Method(
             path=f"/{service.full_name}/{method.name}",
@@ -121,7 +119,8 @@ class Contract:
             name=method.name,
             home=_home(package),
             permission=options.Extensions[options_pb2.permission],
-            emits=tuple(options.Extensions[options_pb2.emits]),
+            emits=emits,
+            writes=bool(emits) or bool(options.Extensions[options_pb2.writes]),
             http=_http(method),
             streams=bool(method.server_streaming),
             internal=f"{package}.".startswith(INTERNAL),
@@ -266,6 +265,12 @@ def _method_problems(method: Method) -> Iterator[str]:
         yield f"{method.path} declares no permission"
     if method.http is None and not method.internal:
         yield f"{method.path} declares no HTTP mapping"
+    if method.http is not None:
+        is_get, says = method.http.verb == "get", method.descriptor.GetOptions().HasExtension(options_pb2.writes)
+        if is_get and method.writes:
+            yield f"{method.path} writes, and is a GET"
+        if says == (is_get or bool(method.emits)):
+            yield f"{method.path} says {'again' if says else 'nowhere'} whether it writes"
 
 
 def _message_problems(message: Descriptor) -> Iterator[str]:

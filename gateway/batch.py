@@ -21,7 +21,7 @@ from gateway.limits import Limits
 from gateway.proxy import Proxy
 from gateway.transcode import BODY_LIMIT, HttpCall, Transcoder, exact
 
-_METHOD: Final = "/crm.gateway.v1.BatchService/Batch"
+BATCH: Final = "/crm.gateway.v1.BatchService/Batch"
 _HEADERS: Final = ("if-match", "idempotency-key")
 # How many reads of a batch are under way at the same time.
 _AT_ONCE: Final = 8
@@ -130,7 +130,7 @@ class _Run:
 def _item(call: pb.BatchCall) -> _Item:
     try:
         route, values = routes().find(call.method, call.path.partition("?")[0])
-        if route.method.streams or route.method.path == _METHOD:
+        if route.method.streams or route.method.path == BATCH:
             raise invalid("path", "streams and batches are called by themselves")
         for name in _lower(call.headers):
             if name not in _HEADERS:

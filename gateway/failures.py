@@ -62,7 +62,7 @@ def header(name: str) -> Schema:
 def answers(method: Method, *, finds: bool, conditional: bool, body: bool) -> dict[str, Schema]:
     """The failed answers of a method by status: what ``finds`` a record, is ``conditional`` by If-Match, has a body."""
     left_out = set() if finds else {"NotFound"}
-    if not method.writes:
+    if not method.emits:
         left_out.add("Conflict")
     if not conditional:
         left_out.add("Mismatch")

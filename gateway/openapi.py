@@ -251,7 +251,7 @@ def _conditional(route: Route) -> bool:
 
 def _answers(schemas: Schemas, route: Route) -> dict[str, Any]:
     method = route.method
-    finds = bool(route.path_fields) or method.writes
+    finds = bool(route.path_fields or method.emits)
     failed = failures.answers(method, finds=finds, conditional=_conditional(route), body=bool(route.body))
     default = {"$ref": "#/components/responses/Error"}
     return {"200": _answer(schemas, method), **failed, "default": default}

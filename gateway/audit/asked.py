@@ -25,11 +25,12 @@ _NOT_TOLD: Final = frozenset({
 
 
 class Asked(NamedTuple):
-    """The records that a request names, and what else it asks."""
+    """The records that a request names, what else it asks, and whether it only wants to know what would be done."""
 
     record_id: str
     record_ids: list[str]
     query: str
+    rehearses: bool = False
 
     @property
     def resource(self) -> str:
@@ -50,10 +51,11 @@ def asked_of(facts: Facts, method: Method, request: bytes) -> Asked:
     except DecodeError:
         return NOTHING
     named = list(dict.fromkeys(_text(each, _MOST_ID) for each in _named(message)))
-    query = "; ".join(_told(message))
+    query = _text("; ".join(_told(message)), _MOST_QUERY)
+    rehearses = bool(getattr(message, "validate_only", False))
     if len(named) == 1:
-        return Asked(named[0], [], _text(query, _MOST_QUERY))
-    return Asked("", named[:MOST_IDS], _text(query, _MOST_QUERY))
+        return Asked(named[0], [], query, rehearses)
+    return Asked("", named[:MOST_IDS], query, rehearses)
 
 
 def shown(facts: Facts, answer: bytes) -> tuple[int | None, tuple[str, ...]]:

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from crm.gateway.v1 import audit_entries_pb2 as pb
 from crm.internal.v1 import audit_entry_pb2 as internal
-from crm.type.v1.audit_entry_pb2 import AUDIT_KIND_WRITE, AuditEntry
+from crm.type.v1.audit_entry_pb2 import AuditEntry
 from sqlalchemy import Subquery, Text, cast, literal_column, select
 from sqlalchemy.dialects.postgresql import ARRAY
 
@@ -201,7 +201,7 @@ def _merge(parts: Iterable[_Part], size: int) -> _Merged:
 
 def _shown(entry: AuditEntry, caller: Caller) -> AuditEntry:
     """An entry without what it says of fields that the caller may not read."""
-    if entry.kind != AUDIT_KIND_WRITE:
+    if not entry.type:
         if entry.query and not sees_every_field(caller, entry.method):
             entry.ClearField("query")
         return entry

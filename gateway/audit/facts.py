@@ -5,25 +5,27 @@ from __future__ import annotations
 from functools import cache
 from typing import Final, NamedTuple
 
+from crm.type.v1.audit_entry_pb2 import AUDIT_KIND_READ, AUDIT_KIND_UNSPECIFIED, AUDIT_KIND_WRITE
 from google.protobuf.descriptor import Descriptor
 
 from chassis.context import Caller, fields_for, owners_for
 from chassis.contract import Method, ResourceType, is_personal, is_repeated, is_resource, load, refs
 
-# It reads nothing itself, but what it makes opens the services' own doors, where no log of reads is kept.
+# It tells of nobody itself, but what it makes opens the services' own doors, where no log of reads is kept.
 _OPENS: Final = frozenset({"/crm.gateway.v1.TokenService/CreateToken"})
 
 
 class Facts(NamedTuple):
     """A method as the log sees it.
 
-    ``name`` is what entries call it; ``logged`` says that its answers are; ``resource`` is the prefix of the records
-    it is about, or empty; ``rows`` is the number of the field that holds a list's rows, or 0; ``ids`` the number of
-    that field of a row which holds its record's id, or 0; ``by_id`` says that the request begins with one.
+    ``name`` is what entries call it; ``kind`` is that of the entry about an answer, or AUDIT_KIND_UNSPECIFIED where
+    there is none; ``resource`` is the prefix of the records it is about, or empty; ``rows`` is the number of the field
+    that holds a list's rows, or 0; ``ids`` the number of that field of a row which holds its record's id, or 0;
+    ``by_id`` says that the request begins with one.
     """
 
     name: str
-    logged: bool
+    kind: int
     resource: str
     rows: int
     ids: int
@@ -31,7 +33,7 @@ class Facts(NamedTuple):
 
 
 # Of a call whose method is not known.
-NO_FACTS: Final = Facts("", logged=False, resource="", rows=0, ids=0, by_id=False)
+NO_FACTS: Final = Facts("", AUDIT_KIND_UNSPECIFIED, resource="", rows=0, ids=0, by_id=False)
 
 
 def facts_of(method: Method) -> Facts:
@@ -54,12 +56,19 @@ def _facts(method: Method) -> Facts:
     kind = _served(method)
     return Facts(
         name=method.path[1:],
-        logged=not method.writes and (method.streams or tells_of_people(answer) or method.path in _OPENS),
+        kind=_kind(method),
         resource=kind.prefix if kind is not None else "",
         rows=rows.number if rows is not None else 0,
         ids=_id_of(inside) if inside is not None else 0,
         by_id=asked is not None and asked.number == 1 and bool(refs(asked)) and not is_repeated(asked),
     )
+
+
+def _kind(method: Method) -> int:
+    if method.emits or not (method.streams or tells_of_people(method.descriptor.output_type) or method.path in _OPENS):
+        # A ledger knows of it, or there is nothing to know.
+        return AUDIT_KIND_UNSPECIFIED
+    return AUDIT_KIND_WRITE if method.writes else AUDIT_KIND_READ
 
 
 def _id_of(row: Descriptor) -> int:

@@ -22,8 +22,8 @@ from chassis.context import Caller
 from chassis.contract import Method
 from chassis.db import Database, Time
 from chassis.errors import Aborted, DeadlineExceeded, Denied, Failure, NotFound, Unauthenticated, Unavailable
-from gateway.audit.asked import NOTHING, asked_of, shown
-from gateway.audit.facts import NO_FACTS, facts_of
+from gateway.audit.asked import NOTHING, Asked, asked_of, shown
+from gateway.audit.facts import NO_FACTS, Facts, facts_of
 from gateway.audit.tables import audit_heads, audit_reads
 from gateway.identity.authenticate import Recognised
 from gateway.peer import PEER, network
@@ -111,16 +111,16 @@ class ReadLog:
         self.lost = 0
 
     def answered(self, method: Method, request: bytes, answer: bytes, caller: Caller, request_id: str) -> None:
-        """Notes an answer, where it may tell of people."""
+        """Notes an answer that may tell of people, unless a ledger knows of the call."""
         facts = facts_of(method)
-        if facts.logged:
+        if facts.kind:
             rows, row_ids = shown(facts, answer) if facts.rows else (None, ())
             self._note(method, request, caller, request_id, "OK", rows, row_ids)
 
     def failed(self, method: Method, request: bytes, failure: Failure, caller: Caller, request_id: str) -> None:
         """Notes that a call was refused, or that there was nothing to read."""
         refused = isinstance(failure, (Denied, Unauthenticated))
-        if refused or (isinstance(failure, NotFound) and facts_of(method).logged):
+        if refused or (isinstance(failure, NotFound) and facts_of(method).kind == AUDIT_KIND_READ):
             self._note(method, request, caller, request_id, failure.reason_name)
 
     def turned_away(self, method: Method | None, failure: Failure, request_id: str) -> None:
@@ -207,7 +207,7 @@ def _row(number: int, note: _Note, at: dt.datetime) -> dict[str, Any]:
         "number": number,
         "id": str(ids.new_uuid()),
         "time": at.isoformat(),
-        "kind": AUDIT_KIND_DENIED if note.outcome not in ("OK", "NOT_FOUND") else AUDIT_KIND_READ,
+        "kind": _kind(facts, asked, note.outcome),
         "principal": note.caller.principal,
         "credential": note.caller.credential,
         "method": facts.name,
@@ -221,3 +221,9 @@ def _row(number: int, note: _Note, at: dt.datetime) -> dict[str, Any]:
         "trace_id": note.trace_id,
         "network": network(note.peer),
     }
+
+
+def _kind(facts: Facts, asked: Asked, outcome: str) -> int:
+    if outcome not in ("OK", "NOT_FOUND"):
+        return AUDIT_KIND_DENIED
+    return AUDIT_KIND_READ if asked.rehearses else facts.kind

@@ -13,7 +13,8 @@ import msgspec
 
 from chassis.context import Caller, Restraint
 from chassis.contract import Method, load
-from gateway.proposals.methods import proposable, reads
+from gateway.batch import BATCH
+from gateway.proposals.methods import proposable
 from gateway.schemas import Schema, Schemas
 from gateway.transcode.scalars import snake
 
@@ -37,7 +38,7 @@ def by_name() -> dict[str, Tool]:
     contract, found = load(), {}
     schemas = Schemas(contract)
     for method in contract.methods.values():
-        if method.streams or not reads(method):
+        if method.writes or method.internal or method.streams or method.path == BATCH:
             continue
         name = snake(method.name).lower()
         told = {

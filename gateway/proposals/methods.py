@@ -11,18 +11,11 @@ from chassis.contract import Method, load
 from chassis.errors import Denied, Reason, invalid
 
 PROPOSE: Final = "/crm.gateway.v1.ProposalService/CreateProposal"
-# These look like writing. A batch is as many calls as there are in it, each of which is looked at.
-_OPEN: Final = frozenset({PROPOSE, "/crm.gateway.v1.BatchService/Batch"})
-
-
-def reads(method: Method) -> bool:
-    """Whether a method reads and no more: some emit nothing, yet give a token or keep a place."""
-    return not method.writes and method.http is not None and method.http.verb == "get"
 
 
 def check_restraint(method: Method, caller: Caller) -> None:
     """Raises Denied, PROPOSAL_REQUIRED, where an agent would change something by itself."""
-    if caller.restraint is Restraint.NONE or reads(method) or method.path in _OPEN:
+    if caller.restraint is Restraint.NONE or not method.writes or method.path == PROPOSE:
         return
     what = "a proposal asks for it: POST /v1/proposals" if caller.restraint is Restraint.PROPOSES else "it only reads"
     raise Denied(Reason.REASON_PROPOSAL_REQUIRED, f"the key of an agent changes nothing by itself; {what}")

@@ -169,7 +169,7 @@ def _take_if_match(message: Any, route: Route, headers: Mapping[str, str]) -> No
 
 
 def _take_idempotency_key(message: Any, route: Route, headers: Mapping[str, str]) -> None:
-    if not route.method.writes or not (given := headers.get("idempotency-key", "").strip().strip('"')):
+    if not route.method.emits or not (given := headers.get("idempotency-key", "").strip().strip('"')):
         return
     if not _UUID.fullmatch(given):
         raise Invalid(Reason.REASON_FIELD_INVALID, "Idempotency-Key: must be a UUID")

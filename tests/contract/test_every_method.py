@@ -100,7 +100,7 @@ def test_it_answers_over_rest_and_grpc_alike_and_the_ledger_knows(
     over_grpc = world.client.grpc(method.path, grpc_request)
     assert like(over_rest) == like(over_grpc)
     assert '"status": {' not in json.dumps(over_rest), f"an item failed: {printed(over_rest)}"
-    if method.writes:
+    if method.emits:
         for answer in (over_rest, over_grpc):
             check_written(platform, world.client, method, answer)
     else:

@@ -20,8 +20,9 @@ import pytest
 from chassis import ids
 from chassis.contract import load
 from deploy.local import control
-from gateway.proposals.methods import PROPOSE, reads
+from gateway.proposals.methods import PROPOSE
 from tests.e2e.test_agents import agent
+from tests.e2e.test_audit_entries import logged
 from tests.e2e.test_cli import command
 from tests.running import Client, Running, until
 
@@ -152,10 +153,9 @@ def test_a_record_that_changed_since_is_left_alone(platform: Running, client: Cl
 
 def test_an_agent_writes_nothing_by_itself_on_any_way(platform: Running, client: Client) -> None:
     bot = agent_of(platform, client, scopes=["*"])
-    writing = [each for each in load().methods.values() if not each.internal and not each.streams and not reads(each)]
     tried = 0
-    for method in writing:
-        if method.path in (PROPOSE, "/crm.gateway.v1.BatchService/Batch"):
+    for method in load().methods.values():
+        if not method.writes or method.path == PROPOSE:
             continue
         assert method.http is not None
         path, verb = re.sub(r"\{[^}]*\}", "x", method.http.template), method.http.verb.upper()
@@ -335,7 +335,7 @@ def test_everything_that_an_agent_did_is_taken_back_in_one_call(platform: Runnin
     does("UpdateLead", {"lead": {"id": both["id"], "tags": ["cold"]}})
     does("DisqualifyLead", {"id": both["id"], "reason": "no budget"})
 
-    path = f"/v1/agents/{key_id(bot)}:revert"
+    path, asked = f"/v1/agents/{key_id(bot)}:revert", f'method : RevertAgent AND record_id = "{key_id(bot)}"'
     foreseen = client.post(path, {"validate_only": True})
     assert client.get(f"/v1/contacts/{changed['id']}")["family_name"] == "Santos"
     report = client.post(path, {})
@@ -349,6 +349,7 @@ def test_everything_that_an_agent_did_is_taken_back_in_one_call(platform: Runnin
     assert "status" in found[both["id"]]["left_fields"]
     assert "verbs of its own" in found[lost["id"]]["reason"]
     assert report["complete"]
+    assert [each["kind"] for each in logged(client, asked, 2)] == ["AUDIT_KIND_WRITE", "AUDIT_KIND_READ"]
     assert client.get(f"/v1/contacts/{changed['id']}")["family_name"] == "Silva"
     back = client.get(f"/v1/contacts/{gone['id']}")
     assert ("delete_time" in back, back["tags"]) == (False, [])

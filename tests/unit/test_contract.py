@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from crm.type.v1 import options_pb2
 from google.protobuf import descriptor_pb2
 
 from chassis.contract import Contract, event_type, load
@@ -32,14 +33,19 @@ def test_every_message_field_enum_value_service_and_method_has_a_comment() -> No
     assert silent == []
 
 
-def test_a_verb_is_emitted_by_every_method_that_changes_something() -> None:
+def test_every_method_says_whether_it_changes_something() -> None:
+    words = ("Get", "List", "BatchGet", "Subscribe", "ReadChanges", "Search", "Verify", "Check")
     for method in load().methods.values():
-        words = ("Get", "List", "BatchGet", "Subscribe", "ReadChanges", "Search", "Verify", "Check", "CreateToken")
-        reads = method.name.startswith(words)
-        # What the calls of a batch do, or those that take back an agent's, is declared by their own methods; a
-        # subscriber's place is no change for others.
-        reads = reads or method.name in ("Batch", "RevertAgent", "CommitSubscription")
-        assert bool(method.emits) != reads, method.path
+        # Each call of a batch is looked at as if it had come by itself.
+        reads = method.name.startswith(words) or method.name == "Batch"
+        assert method.writes != reads, method.path
+
+
+def test_what_changes_something_emits_a_verb_or_says_that_it_writes() -> None:
+    silent = {method.name for method in load().methods.values() if method.writes and not method.emits}
+    # What takes back an agent's changes calls methods that emit; the others make nothing that is a record.
+    assert silent == {"RevertAgent", "CommitSubscription", "CreateToken"}
+    for method in load().methods.values():
         for emitted in method.emits:
             assert event_type(method, emitted).rpartition(".")[0] in load().by_message
 
@@ -83,3 +89,14 @@ def test_a_method_without_permission_or_mapping_is_named() -> None:
         "/crm.sales.v1.DealService/WinDeal declares no permission",
         "/crm.sales.v1.DealService/WinDeal declares no HTTP mapping",
     ]
+
+
+def test_a_method_that_does_not_say_whether_it_writes_is_named() -> None:
+    def silent(method: descriptor_pb2.MethodDescriptorProto) -> None:
+        method.options.ClearExtension(options_pb2.emits)
+
+    def twice(method: descriptor_pb2.MethodDescriptorProto) -> None:
+        method.options.Extensions[options_pb2.writes] = False
+
+    assert _without(silent).problems() == ["/crm.sales.v1.DealService/WinDeal says nowhere whether it writes"]
+    assert _without(twice).problems() == ["/crm.sales.v1.DealService/WinDeal says again whether it writes"]

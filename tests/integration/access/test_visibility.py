@@ -78,7 +78,7 @@ def test_nothing_is_done_to_a_record_out_of_sight(house: House, records: Any, ki
     tried = 0
     for method in contract.load().methods_of(service):
         fields = method.request.DESCRIPTOR.fields_by_name
-        if not method.writes or method.name.startswith(("Create", "BatchCreate", "BatchUpsert", "BatchGet")):
+        if not method.emits or method.name.startswith(("Create", "BatchCreate", "BatchUpsert", "BatchGet")):
             continue
         if method.name.startswith("Update"):
             request: dict[str, Any] = {carried: {"id": record, "owner_id": house.me}}
