@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any, Final
 from zoneinfo import available_timezones
 
+from buf.validate import validate_pb2
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from protovalidate import Validator
@@ -41,6 +42,17 @@ def check_required(message: Message, path: str = "", *, records: bool = True) ->
     """
     if missing := list(_missing(message, path, records)):
         raise Invalid(Reason.REASON_FIELD_REQUIRED, _line(missing), violations=missing)
+
+
+def fitting(message: Message | type[Message], field: str, text: str) -> str:
+    """A made-up text, cut to what the contract allows the ``field`` of this message; whole where it sets no bound."""
+    return text[: _longest(descriptor_of(message).fields_by_name[field])]
+
+
+@cache
+def _longest(field: FieldDescriptor) -> int | None:
+    rules = field.GetOptions().Extensions[validate_pb2.field].string
+    return int(rules.max_len) if rules.HasField("max_len") else None
 
 
 def check_time_zone(name: str, field: str = "time_zone") -> None:

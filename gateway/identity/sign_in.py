@@ -10,6 +10,7 @@ from crm.type.v1 import common_pb2
 from sqlalchemy import bindparam, func, select
 
 from chassis import ids, telemetry
+from chassis.checks import fitting
 from chassis.context import Caller
 from chassis.errors import Invalid
 from chassis.keys import EXTERNAL_ID, Key, claim
@@ -123,9 +124,8 @@ async def _found_or_made(
     name = next((claims[each] for each in ("name", "preferred_username") if isinstance(claims.get(each), str)), "")
     await lock(work)
     roles = [role.id for role in await live_roles(work, provider.role_ids)]
-    user = user_pb2.User(
-        role_ids=roles, display_name=(name.strip() or email or claims["sub"])[:200], external_ids=[link]
-    )
+    name = fitting(user_pb2.User, "display_name", name.strip() or email or claims["sub"])
+    user = user_pb2.User(role_ids=roles, display_name=name, external_ids=[link])
     if email:
         user.email = email
     made = await work.create(Users.resource, user)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from crm.contacts.v1 import contact_pb2 as pb
 
-from chassis.checks import check_time_zone
+from chassis.checks import check_time_zone, fitting
 from chassis.errors import Invalid, Reason
 from chassis.resource import Resource
 from chassis.service import Service
@@ -12,14 +12,11 @@ from chassis.work import Work
 from services.contacts import tables
 from services.contacts.reach import email_keys, normalize_reach
 
-# What a name is made of may be longer than a name.
-_LONGEST = 200
-
 
 async def prepare(_work: Work, contact: pb.Contact, _before: pb.Contact | None) -> None:
     """Names the contact where nobody did. Raises Invalid where nothing says who it is."""
     if not contact.display_name:
-        contact.display_name = _name(contact)[:_LONGEST]
+        contact.display_name = fitting(contact, "display_name", _name(contact))
     if contact.time_zone:
         check_time_zone(contact.time_zone)
 

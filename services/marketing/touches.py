@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from crm.marketing.v1 import touch_pb2 as pb
 
+from chassis.checks import fitting
 from chassis.errors import Precondition, Reason
 from chassis.resource import Resource
 from chassis.service import Service
 from chassis.work import Work
 from services.marketing import tables
 from services.marketing.campaigns import campaigns
-
-_LONGEST_NAME = 200
 
 
 async def prepare(work: Work, touch: pb.Touch, before: pb.Touch | None) -> None:
@@ -20,7 +19,8 @@ async def prepare(work: Work, touch: pb.Touch, before: pb.Touch | None) -> None:
     Whether the person exists is not asked: contacts and leads live in other services.
     """
     if not touch.display_name:
-        touch.display_name = ", ".join(filter(None, (touch.channel, touch.source)))[:_LONGEST_NAME]
+        name = ", ".join(filter(None, (touch.channel, touch.source)))
+        touch.display_name = fitting(touch, "display_name", name)
     if before is None or before.campaign_id != touch.campaign_id:
         await _check_campaign(work, touch.campaign_id)
 

@@ -13,6 +13,7 @@ from crm.type.v1.common_pb2 import Outcome
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from chassis import ids
+from chassis.checks import fitting
 from chassis.clients import Channels
 from chassis.errors import Aborted, Failure, NotFound, Precondition, Reason, not_now
 from chassis.rows import timestamp
@@ -67,7 +68,8 @@ class Customer:
         return self._note(answer.results[0].contact.id, answer.results[0].outcome)
 
     async def _upsert_company(self, lead: pb.Lead) -> str:
-        company = company_pb2.Company(display_name=(lead.company_name or lead.company_domain)[:200])
+        name = fitting(company_pb2.Company, "display_name", lead.company_name or lead.company_domain)
+        company = company_pb2.Company(display_name=name)
         if lead.company_domain:
             # Others of the company may become customers too: it is known by its domain, not by each of its leads.
             company.domain = lead.company_domain

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from crm.sales.v1 import lead_pb2 as pb
 
+from chassis.checks import fitting
 from chassis.errors import Invalid, Precondition, Reason
 from chassis.keys import Key
 from chassis.resource import Resource
@@ -31,7 +32,7 @@ async def prepare(_work: Work, lead: pb.Lead, before: pb.Lead | None) -> None:
     elif lead.HasField("delete_time") and before.status == pb.LEAD_STATUS_CONVERTING:
         raise Precondition(Reason.REASON_STATE_INVALID, "the lead is being converted; it cannot be deleted now")
     if not lead.display_name:
-        lead.display_name = _name(lead)
+        lead.display_name = fitting(lead, "display_name", _name(lead))
 
 
 def _name(lead: pb.Lead) -> str:
@@ -40,7 +41,7 @@ def _name(lead: pb.Lead) -> str:
     if not name:
         message = "a lead needs a name, a company name, an e-mail address, a telephone number or an external id"
         raise Invalid(Reason.REASON_FIELD_REQUIRED, message, violations=[("display_name", message)])
-    return name[:200]
+    return name
 
 
 def keys(lead: pb.Lead) -> Iterator[Key]:

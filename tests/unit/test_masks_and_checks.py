@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 
 from chassis import masks
-from chassis.checks import check, check_required, clear_output_only
+from chassis.checks import check, check_required, clear_output_only, fitting
 from chassis.contract import descriptor_of
 from chassis.errors import Invalid, Reason
 
@@ -113,3 +113,12 @@ def test_what_only_the_server_sets_is_dropped_from_a_body() -> None:
     deal = deal_pb2.Deal(id=DEAL_ID, display_name="x", state=deal_pb2.DEAL_STATE_WON, loss_reason="none")
     clear_output_only(deal, frozenset({"id"}))
     assert deal == deal_pb2.Deal(id=DEAL_ID, display_name="x")
+
+
+def test_a_made_up_text_is_cut_to_what_the_contract_allows() -> None:
+    contact = contact_pb2.Contact(display_name=fitting(contact_pb2.Contact, "display_name", "é" * 500))
+    assert contact.display_name == "é" * 200
+    check(contact)
+    assert fitting(contact, "display_name", "Ana") == "Ana"
+    # No bound is said of what only the server writes.
+    assert fitting(contact, "id", "x" * 5000) == "x" * 5000
