@@ -12,7 +12,8 @@ from typing import Any
 
 from cli.client import PAGE_SIZE, Client, Json
 from cli.flags import Json as JsonFlag
-from cli.problems import Problem, UsageProblem
+from cli.flags import at_least_one
+from cli.problems import Problem
 from cli.render import cell, moment, print_json, print_table, stderr, table
 from cli.settings import load
 
@@ -58,8 +59,7 @@ def list_entries(
     limit
         How many at most; 50 where left out.
     """
-    if limit < 1:
-        raise UsageProblem(f"--limit {limit}: at least 1")
+    at_least_one(limit)
     found: list[Json] = []
     missing: set[str] = set()
     with Client(load()) as client:
