@@ -7,15 +7,13 @@ from typing import Final
 
 from crm.gateway.v1 import search_pb2 as pb
 from crm.internal.v1 import search_pb2 as internal
-from crm.type.v1.search_pb2 import SearchResult
 
-from chassis import context, telemetry
+from chassis import telemetry
 from chassis.clients import HOP_MARGIN_S
 from chassis.context import Call
 from chassis.contract import ResourceType, load
 from chassis.errors import DeadlineExceeded, Reason, Unavailable, invalid
-from chassis.search.find import find, searchable
-from chassis.search.service import DEFAULT_SIZE, MAX_SIZE, result
+from chassis.search.service import response, size_of
 from chassis.search.texts import is_searched
 from chassis.service import Service, saga
 from chassis.work import View
@@ -31,7 +29,7 @@ class Searches(Service, serves="crm.gateway.v1.SearchService"):
     """Finds records of every kind."""
 
     @saga
-    async def Search(self, request: pb.SearchRequest, call: Call) -> pb.SearchResponse:
+    async def Search(self, request: pb.SearchRequest, call: Call) -> pb.SearchResponse | bytes:
         """The best results of all services, and the types of those that did not answer.
 
         Raises Invalid for an unknown type; Unavailable where none of the services answers.
@@ -39,40 +37,37 @@ class Searches(Service, serves="crm.gateway.v1.SearchService"):
         kinds = _wanted(list(request.types), call)
         homes = sorted({each.home for each in kinds})
         left = min(_PATIENCE_S, call.remaining_s() - HOP_MARGIN_S)
-        answers = await asyncio.gather(*(self._ask(home, kinds, request, left) for home in homes))
-        response = pb.SearchResponse()
-        for home, answer in zip(homes, answers, strict=True):
-            if answer is None:
-                response.missing.extend(sorted(each.prefix for each in kinds if each.home == home))
+        answers = await asyncio.gather(*(self._ask(home, kinds, request, left, call) for home in homes))
         if homes and all(answer is None for answer in answers):
             raise Unavailable(Reason.REASON_UNAVAILABLE, "no service answered; try again", retry_s=1)
-        found = [each for answer in answers for each in answer or ()]
+        if len(answers) == 1 and answers[0] is not None:
+            # The results of the one service are the results: the same field, in the same order, as many as wanted.
+            return answers[0]
+        merged = pb.SearchResponse()
+        for home, answer in zip(homes, answers, strict=True):
+            if answer is None:
+                merged.missing.extend(sorted(each.prefix for each in kinds if each.home == home))
+        found = [each for answer in answers if answer for each in internal.SearchResponse.FromString(answer).results]
         found.sort(key=lambda each: (each.score, each.update_time.ToNanoseconds()), reverse=True)
-        response.results.extend(found[: min(request.page_size or DEFAULT_SIZE, MAX_SIZE)])
-        return response
+        merged.results.extend(found[: size_of(request.page_size)])
+        return merged
 
     async def _ask(
-        self, home: str, kinds: list[ResourceType], request: pb.SearchRequest, left_s: float
-    ) -> list[SearchResult] | None:
-        """What a service finds; None where it cannot say."""
+        self, home: str, kinds: list[ResourceType], request: pb.SearchRequest, left_s: float, call: Call
+    ) -> bytes | None:
+        """What a service answers, a SearchResponse; None where it cannot say."""
         types = [each.prefix for each in kinds if each.home == home]
         try:
             async with asyncio.timeout(left_s):
                 if home == self.platform.kind:
-                    return await self._own(types, request)
+                    async with self.platform.db.read(call.caller.tenant) as tx:
+                        own = self.platform.resources.values()
+                        return await response(View(tx), own, types, request.query, request.page_size)
                 asked = internal.SearchRequest(query=request.query, types=types, page_size=request.page_size)
-                answer = await self.platform.channels.unary(home, _PATH, asked.SerializeToString(), timeout_s=left_s)
-                return list(internal.SearchResponse.FromString(answer).results)
+                return await self.platform.channels.unary(home, _PATH, asked.SerializeToString(), timeout_s=left_s)
         except (Unavailable, DeadlineExceeded, TimeoutError) as error:
             log.warning("search without a part", part=home, error=str(error))
             return None
-
-    async def _own(self, types: list[str], request: pb.SearchRequest) -> list[SearchResult]:
-        caller = context.current().caller
-        resources = searchable(self.platform.resources.values(), types, caller)
-        async with self.platform.db.read(caller.tenant) as tx:
-            size = min(request.page_size or DEFAULT_SIZE, MAX_SIZE)
-            return [result(each) for each in await find(View(tx), resources, request.query, size)]
 
 
 def _wanted(types: list[str], call: Call) -> list[ResourceType]:

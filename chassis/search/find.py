@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, Final
 
+from crm.type.v1 import options_pb2
 from sqlalchemy import (
     ColumnElement,
     Executable,
@@ -39,6 +40,8 @@ _FEW: Final = 5
 # So many words that one may have been meant as are looked for, the nearest of so many that share a spelling.
 _MEANT: Final = 8
 _LOOKED_AT: Final = 300
+# So many words of a query are taken for mistyped ones.
+_MISTYPED: Final = 8
 _LAST: Final = "\U0010ffff"
 
 
@@ -48,12 +51,9 @@ class Found:
 
     resource: Resource[Any]
     data: bytes
+    # Shared with other searches and not to be changed.
+    record: Any
     fit: Fit
-
-    @property
-    def record(self) -> Any:
-        """The record; it is shared with other searches and not to be changed."""
-        return opened(self.resource, self.data).record
 
 
 def searchable(resources: Iterable[Resource[Any]], types: Sequence[str], caller: Caller) -> list[Resource[Any]]:
@@ -71,13 +71,18 @@ async def find(tx: View, resources: Sequence[Resource[Any]], text: str, size: in
     """The records that fit ``text`` best, at most ``size``; of equal ones those that changed last."""
     query = Query.of(text)
     found = await _search(tx, resources, query, {}, size)
-    if len(found) < min(size, _FEW) and any(map(is_spelled, query.words)):
+    if len(found) < min(size, _FEW) and not any(map(_is_exact, found)):
         meant = await _meant(tx, query)
         if any(meant.values()):
             known = {each.record.id for each in found}
             more = await _search(tx, resources, query, meant, size)
             found += [each for each in more if each.record.id not in known]
     return sorted(found, key=_place, reverse=True)[:size]
+
+
+def _is_exact(found: Found) -> bool:
+    """Whether the query is an address, a number or an id of the record: then no other was meant."""
+    return found.fit.score == 1 and found.fit.text.how != options_pb2.SEARCHED_WORDS
 
 
 def _place(found: Found) -> tuple[float, int]:
@@ -102,7 +107,7 @@ async def _search(tx: View, resources: Sequence[Resource[Any]], query: Query, me
 
     answers = await asyncio.gather(*map(ask, resources))
     return [
-        Found(resource, row.record, fit)
+        Found(resource, row.record, known.record, fit)
         for resource, rows in zip(resources, answers, strict=True)
         for readable in (context.fields(resource.kind.descriptor).readable,)
         for row in rows
@@ -214,22 +219,32 @@ def _part(statement: Any, *order: Any) -> Any:
 
 
 async def _meant(tx: View, query: Query) -> dict[str, Mapping[str, int]]:
-    """What each word of a query may have been meant as."""
-    wanted = [each for each in query.words if is_spelled(each) and errors_in(each)]
-    rows = await asyncio.gather(
-        *(tx.rows_alone(_spelled(tx.schema.search_spellings), {"spellings": spellings(word)}) for word in wanted)
-    )
-    return {word: nearest(word, [row["word"] for row in each], _MEANT) for word, each in zip(wanted, rows, strict=True)}
+    """What each word of a query may have been meant as beside itself."""
+    wanted = [each for each in query.words if is_spelled(each) and errors_in(each)][:_MISTYPED]
+    if not wanted:
+        return {}
+    asked = {f"spellings_{number}": spellings(word) for number, word in enumerate(wanted)}
+    rows = await tx.rows_alone(_spelled(tx.schema.search_spellings, len(wanted)), asked)
+    alike: dict[str, list[str]] = {word: [] for word in wanted}
+    for row in rows:
+        word = wanted[row.number]
+        if row.word != word:
+            alike[word].append(row.word)
+    return {word: nearest(word, each, _MEANT) for word, each in alike.items()}
 
 
 @cache
-def _spelled(table: Table) -> Executable:
-    return (
-        select(table.c.word)
-        .distinct()
-        .where(
-            table.c.tenant_id == bindparam("tenant"),
-            table.c.spelling == func.any(bindparam("spellings", type_=ARRAY(Text))),
+def _spelled(table: Table, count: int) -> Executable:
+    """The words that share a spelling with each of so many, and with which of them."""
+    parts = []
+    for number in range(count):
+        shared = table.c.spelling == func.any(bindparam(f"spellings_{number}", type_=ARRAY(Text)))
+        alike = (
+            select(table.c.word)
+            .distinct()
+            .where(table.c.tenant_id == bindparam("tenant"), shared)
+            .limit(literal_column(str(_LOOKED_AT)))
+            .subquery()
         )
-        .limit(literal_column(str(_LOOKED_AT)))
-    )
+        parts.append(select(literal_column(str(number)).label("number"), alike.c.word))
+    return select(union_all(*parts).subquery())

@@ -66,26 +66,28 @@ class Query:
             score = self._alone(text)
             if score and (best is None or score > best.score):
                 best = Fit(score, text)
+                if score == 1:
+                    break
         return best or self._spread(texts, meant)
 
     def _alone(self, text: Text) -> float:
         """How well one text fits by itself; 0 where it does not."""
+        has, words = text.forms, self.words
         if text.how != _WORDS:
-            forms = text.forms
-            if any(form in self.wholes for form in forms):
+            if any(form in self.wholes for form in has):
                 return 1.0
-            return 0.88 if any(form.startswith(whole) for form in forms for whole in self.wholes) else 0.0
-        has = text.forms
-        less = 0.0 if text.is_title else 0.05
-        if not self.words:
+            return 0.88 if any(form.startswith(self.wholes) for form in has) else 0.0
+        if not words:
             return 0.0
-        if has == self.words:
+        less = 0.0 if text.is_title else 0.05
+        if has == words:
             return 1.0 - 2 * less
-        if " ".join(has).startswith(" ".join(self.words)):
+        last = len(words) - 1
+        if len(has) > last and has[:last] == words[:last] and has[last].startswith(words[last]):
             return 0.9 - less
-        if all(word in has for word in self.words):
+        if all(word in has for word in words):
             return 0.8 - less
-        return 0.7 - less if all(any(each.startswith(word) for each in has) for word in self.words) else 0.0
+        return 0.7 - less if all(any(each.startswith(word) for each in has) for word in words) else 0.0
 
     def _spread(self, texts: Sequence[Text], meant: Meant) -> Fit | None:
         """How well the texts fit together: each word stands in one of them, as it is or as it was meant."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -13,9 +13,11 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from chassis import context
+from chassis.listing import joined
 from chassis.resource import Resource
 from chassis.rows import amount
 from chassis.search.find import Found, find, searchable
+from chassis.search.query import Fit
 from chassis.search.texts import Text, opened, title_of
 from chassis.search.words import words
 from chassis.service import Service
@@ -29,24 +31,33 @@ _MOST_FACTS: Final = 8
 class Search(Service, serves="crm.internal.v1.SearchService"):
     """Finds this service's records by text."""
 
-    async def Search(self, request: pb.SearchRequest, tx: View) -> pb.SearchResponse:
+    async def Search(self, request: pb.SearchRequest, tx: View) -> bytes:
         """The records that fit best, of the kinds that the caller may read."""
-        resources = searchable(self.platform.resources.values(), request.types, context.current().caller)
-        size = min(request.page_size or DEFAULT_SIZE, MAX_SIZE)
-        return pb.SearchResponse(results=[result(each) for each in await find(tx, resources, request.query, size)])
+        return await response(tx, self.platform.resources.values(), request.types, request.query, request.page_size)
 
 
-def result(found: Found) -> SearchResult:
-    """A found record as a list of findings shows it, with the fields that the caller may read."""
-    descriptor = found.resource.kind.descriptor
-    shown = SearchResult.FromString(_listed(found.resource, found.data, context.fields(descriptor).readable))
-    shown.field, shown.snippet, shown.score = found.fit.text.path, found.fit.text.value, found.fit.score
-    return shown
+async def response(
+    tx: View, resources: Iterable[Resource[Any]], types: Sequence[str], query: str, page_size: int
+) -> bytes:
+    """A SearchResponse: those of the kinds' records that fit best, with the fields that the caller may read."""
+    open_ = searchable(resources, types, context.current().caller)
+    found = await find(tx, open_, query, size_of(page_size))
+    return joined(pb.SearchResponse.RESULTS_FIELD_NUMBER, map(_shown_now, found))
 
 
-@lru_cache(maxsize=2048)
-def _listed(resource: Resource[Any], data: bytes, readable: frozenset[str]) -> bytes:
-    """What a list of findings says of a record, however it was found."""
+def size_of(page_size: int) -> int:
+    """How many results an answer has at most."""
+    return min(page_size or DEFAULT_SIZE, MAX_SIZE)
+
+
+def _shown_now(found: Found) -> bytes:
+    return _listed(found.resource, found.data, context.fields(found.resource.kind.descriptor).readable, found.fit)
+
+
+# Whoever types goes on finding the same records for the same words.
+@lru_cache(maxsize=4096)
+def _listed(resource: Resource[Any], data: bytes, readable: frozenset[str], fit: Fit) -> bytes:
+    """A found record as a list of findings shows it."""
     record, known = opened(resource, data)
     title = title_of(resource.kind.descriptor)
     found: Any = record
@@ -54,6 +65,9 @@ def _listed(resource: Resource[Any], data: bytes, readable: frozenset[str]) -> b
         type=resource.kind.prefix,
         id=found.id,
         title=getattr(record, title) if title in readable else "",
+        field=fit.text.path,
+        snippet=fit.text.value,
+        score=fit.score,
         update_time=found.update_time,
         owner_id=getattr(record, "owner_id", "") if "owner_id" in readable else "",
         facts=list(_facts(record, known, readable))[:_MOST_FACTS],

@@ -11,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from chassis.contract import Method, is_resource, load, refs
 from gateway.audit.facts import Facts
-from gateway.transcode.pages import records_of
+from gateway.transcode.pages import first_of, records_of
 
 # How many records an entry names, and how much of what was asked it keeps.
 MOST_IDS: Final = 100
@@ -71,8 +71,7 @@ def _id_in(row: bytes, number: int) -> str:
     if number == 1 and row[:1] == b"\x0a":
         # The first field, of less than 128 bytes: a tag, a length, and the text.
         return row[2 : 2 + row[1]].decode()
-    found, _ = records_of(number, row)
-    return found[0].decode() if found else ""
+    return first_of(number, row).decode()
 
 
 def _named(message: Message) -> Iterator[str]:

@@ -104,8 +104,8 @@ class Transcoder:
 
 @cache
 def _records_field(response: Descriptor) -> FieldDescriptor | None:
-    """The field of a list's reply that holds its records; None for a reply that is no list of records."""
+    """The field of a list's reply that holds its rows; None for a reply that is no list of what has an id."""
     first: FieldDescriptor | None = next(iter(response.fields), None)
-    if first is None or not is_repeated(first) or first.message_type is None or not is_resource(inner(first)):
+    if first is None or not is_repeated(first) or first.message_type is None:
         return None
-    return first
+    return first if "id" in inner(first).fields_by_name else None

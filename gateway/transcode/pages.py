@@ -12,27 +12,46 @@ def records_of(field: int, data: bytes) -> tuple[list[bytes], bytes]:
     """
     records: list[bytes] = []
     rest: list[bytes] = []
-    at, end, wanted = 0, len(data), field << 3 | _LENGTH
-    while at < end:
+    at, wanted = 0, field << 3 | _LENGTH
+    while at < len(data):
         begin = at
-        tag, at = _varint(data, at)
-        kind = tag & 7
-        if kind == _LENGTH:
-            size, at = _varint(data, at)
-            start, at = at, at + size
-            if tag == wanted and at <= end:
-                records.append(data[start:at])
-                continue
-        elif kind == _VARINT:
-            _, at = _varint(data, at)
-        elif kind in (_FIXED64, _FIXED32):
-            at += 8 if kind == _FIXED64 else 4
+        tag, start, at = _next(data, at)
+        if tag == wanted:
+            records.append(data[start:at])
         else:
-            raise ValueError("no such wire type")
-        if at > end:
-            raise ValueError("it ends in the middle of a field")
-        rest.append(data[begin:at])
+            rest.append(data[begin:at])
     return records, b"".join(rest)
+
+
+def first_of(field: int, data: bytes) -> bytes:
+    """What a message says first in a field of text, bytes or a message; nothing where it does not.
+
+    Raises ValueError as `records_of` does, for what it had to read.
+    """
+    at, wanted = 0, field << 3 | _LENGTH
+    while at < len(data):
+        tag, start, at = _next(data, at)
+        if tag == wanted:
+            return data[start:at]
+    return b""
+
+
+def _next(data: bytes, at: int) -> tuple[int, int, int]:
+    """The tag of the field that begins at a place, where its content begins and where it ends."""
+    tag, start = _varint(data, at)
+    kind = tag & 7
+    if kind == _LENGTH:
+        size, start = _varint(data, start)
+        end = start + size
+    elif kind == _VARINT:
+        _, end = _varint(data, start)
+    elif kind in (_FIXED64, _FIXED32):
+        end = start + (8 if kind == _FIXED64 else 4)
+    else:
+        raise ValueError("no such wire type")
+    if end > len(data):
+        raise ValueError("it ends in the middle of a field")
+    return tag, start, end
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
