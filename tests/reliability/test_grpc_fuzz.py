@@ -26,7 +26,7 @@ from tests.running import Client, Running
 AT_ONCE = 12
 GROWTH_MB = 50
 _INSIDE = re.compile(
-    r"<class|Traceback|\w(Error|Exception)\b|0x[0-9a-f]{6}|sqlalchemy|asyncpg|\b(SELECT|INSERT INTO|UPDATE \w+ SET)\b"
+    r"<class|Traceback|\w(Error|Exception)\b|\b0x[0-9a-f]{6}|sqlalchemy|asyncpg|\b(SELECT|INSERT INTO|UPDATE \w+ SET)\b"
 )
 
 
