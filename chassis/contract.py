@@ -75,18 +75,24 @@ class Contract:
     """The whole contract, from a serialised FileDescriptorSet with imports and source info."""
 
     def __init__(self, image: bytes) -> None:
-        self.files = descriptor_pb2.FileDescriptorSet.FromString(image)
+        self._image = image
         self.pool = descriptor_pool.DescriptorPool()
-        for file in self.files.file:
+        files = self.files
+        for file in files.file:
             self.pool.Add(file)
         self._classes: dict[str, type[Message]] = {}
         self.services: dict[str, ServiceDescriptor] = {}
         self.methods: dict[str, Method] = {}
         self.resources: dict[str, ResourceType] = {}
-        for file in self.files.file:
+        for file in files.file:
             if file.package.startswith(_PACKAGE):
                 self._read_file(file)
         self.by_message = {each.full_name: each for each in self.resources.values()}
+
+    @property
+    def files(self) -> descriptor_pb2.FileDescriptorSet:
+        """The files with their comments, read anew: they take megabytes that a process seldom needs."""
+        return descriptor_pb2.FileDescriptorSet.FromString(self._image)
 
     def _read_file(self, file: descriptor_pb2.FileDescriptorProto) -> None:
         for service in file.service:

@@ -11,7 +11,7 @@ from pathlib import Path
 from deploy.local import children, ports
 
 # The Go runtime would let a server grow several times over what it needs before it collects.
-ENV = {"GOMEMLIMIT": "192MiB"}
+ENV = {"GOMEMLIMIT": "192MiB", "GOGC": "50"}
 MAX_FILE_STORE = "4GB"  # explicit: JetStream stays broken after a full disk until it is restarted
 
 

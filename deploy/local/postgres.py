@@ -33,8 +33,9 @@ ROLES = ("owner", "app", "worker")
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",  # a socket's path may be 107 bytes long; a checkout's may be longer
-    "max_connections": "300",
-    "shared_buffers": "64MB",
+    "max_connections": "200",
+    # What does not fit is in the system's own cache of files; memory that a laptop has other uses for.
+    "shared_buffers": "32MB",
     "jit": "off",
     "timezone": "UTC",
     "log_timezone": "UTC",
