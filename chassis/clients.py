@@ -138,9 +138,9 @@ def _on_behalf(call: context.Call | None, kind: str) -> Caller:
     if call is None:
         raise LookupError("a call to another service needs a caller")
     who, act = call.caller, "" if kind == "gateway" else kind
-    if who.issuer == kind and who.act == act:
+    if who.issuer == kind and who.act == act and who.cause == call.cause_event_id:
         return who
-    return replace(who, issuer=kind, act=act)
+    return replace(who, issuer=kind, act=act, cause=call.cause_event_id)
 
 
 def _may_repeat(path: str, request: bytes) -> bool:

@@ -34,7 +34,7 @@ class Caller:
     for it; ``act`` is the service that calls on the principal's behalf, empty for a direct call. ``credential`` is
     the id of what the principal came in with, where that can be revoked by itself. ``access`` narrows what it sees
     of what its scopes open; None for a caller that sees all of it. ``restraint`` is how the gateway
-    holds it back whatever its scopes.
+    holds it back whatever its scopes. ``cause`` is the event that its call answers, such as the one that accepted it.
     """
 
     tenant: UUID
@@ -45,6 +45,7 @@ class Caller:
     credential: str = ""
     access: Access | None = None
     restraint: Restraint = Restraint.NONE
+    cause: UUID | None = None
 
     def may(self, permission: str) -> bool:
         """Whether a scope grants ``permission``: itself, ``deals.*``, or ``*`` (which leaves out ``platform.…``).

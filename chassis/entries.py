@@ -230,6 +230,7 @@ def _ledger(schema: Schema, changed: str, *, bodies: bool) -> Subquery:
         func.coalesce(cast(ledger.request_id, Text), empty).label("request_id"),
         func.split_part(ledger.trace_context, "-", 2).label("trace_id"),
         empty.label("network"),
+        func.coalesce(cast(ledger.cause_event_id, Text), empty).label("cause_event_id"),
         *((ledger.before, ledger.after) if bodies else ()),
     )
     return select(*columns).subquery("entries")

@@ -239,7 +239,7 @@ class Server:
                 metadata={"permission": bound.method.permission},
             )
         limit = min(timeout_s if timeout_s is not None else DEFAULT_DEADLINE_S, MAX_DEADLINE_S)
-        call = Call(caller, path, time.monotonic() + limit, request_id)
+        call = Call(caller, path, time.monotonic() + limit, request_id, caller.cause)
         with context.enter(call):
             async with (self._writes if bound.method.writes else self._reads).enter(caller.tenant):
                 if call.remaining_s() <= 0:

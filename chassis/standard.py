@@ -219,6 +219,7 @@ class Standard:
         revision.commit_time.CopyFrom(timestamp(row.commit_time))
         revision.trace_id = row.trace_context.split("-")[1] if row.trace_context else ""
         revision.event_id = str(row.event_id)
+        revision.cause_event_id = str(row.cause_event_id or "")
         getattr(entry, self.field).ParseFromString(row.after)
 
     async def batch_get(self, request: Any, tx: View) -> bytes:

@@ -23,6 +23,7 @@ _AGAIN, _PAUSE_S = 5, 1.0
 _COLUMNS = (
     "time", "kind", "principal", "credential", "method", "type", "resource", "record_id", "record_ids", "changed",
     "query", "row_count", "outcome", "request_id", "trace_id", "network", "id",
+    "cause_event_id",
 )  # fmt: skip
 # What a spreadsheet takes for the beginning of a formula (OWASP, "CSV Injection").
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")

@@ -149,7 +149,7 @@ def _reads(query: str, changed: str) -> Subquery:
             for column in reads
             if column.name not in ("tenant_id", "position", "id")
         ),
-        literal_column("''::text", Text).label("type"),
+        *(literal_column("''::text", Text).label(name) for name in ("type", "cause_event_id")),
         literal_column("'{}'::text[]", ARRAY(Text)).label(changed),
     )
     return select(*columns).subquery("entries")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
 
@@ -35,7 +36,7 @@ from chassis.work import Work
 from gateway.identity.later import caller_now
 from gateway.proposals import foresight
 from gateway.proposals.methods import proposable
-from gateway.proposals.record import RESOURCE, contents_of, end, forget, schedule
+from gateway.proposals.record import RESOURCE, acceptance, contents_of, end, forget, schedule
 from gateway.proposals.tables import contents
 
 # How long whoever makes the change has before somebody else looks.
@@ -65,6 +66,8 @@ async def apply(platform: Platform, tenant: UUID, proposal: UUID) -> pb.Proposal
         kept, caller, now = await contents_of(tx, proposal), None, await tx.now()
         if kept is not None and record.state == pb.PROPOSAL_STATE_ACCEPTED:
             caller = await caller_now(tx, kept)
+            if caller is not None:
+                caller = replace(caller, cause=await acceptance(tx, proposal))
             await schedule(tx, proposal, now + LEASE)
     if kept is None or record.state != pb.PROPOSAL_STATE_ACCEPTED:
         return record

@@ -15,6 +15,7 @@ from chassis.db import Tx
 from chassis.resource import Record, Resource
 from chassis.sql import Row
 from chassis.work import Work
+from gateway.identity.tables import schema
 from gateway.proposals import foresight
 from gateway.proposals.methods import proposable
 from gateway.proposals.tables import THESE_CONTENTS, TRANSIENT, contents, proposals
@@ -32,6 +33,12 @@ _KEEP = insert(contents).values(
     **{name: bindparam(name) for name in ("request", "changes", "scopes", "credential", "access")},
 )
 _READ = select(contents).where(*THESE_CONTENTS)
+_ledger = schema.ledger.c
+_ACCEPTED = select(_ledger.event_id).where(
+    _ledger.tenant_id == bindparam("tenant"),
+    _ledger.entity_id == bindparam("entity_id"),
+    _ledger.type == f"{RESOURCE.kind.full_name}.accepted",
+)
 _SCHEDULE = update(contents).where(*THESE_CONTENTS).values(due_time=bindparam("due"))
 _FORGET = delete(contents).where(*THESE_CONTENTS)
 
@@ -57,6 +64,12 @@ async def contents_of(tx: Tx, proposal: UUID) -> Row | None:
     """What was kept with a proposal; None long after its end."""
     rows = await tx.rows(_READ, {"proposal": proposal})
     return rows[0] if rows else None
+
+
+async def acceptance(tx: Tx, proposal: UUID) -> UUID | None:
+    """The event that a proposal was accepted by; its actor is who did that, the proposer where a rule did."""
+    rows = await tx.rows(_ACCEPTED, {"entity_id": RESOURCE.id_of(proposal)})
+    return rows[0].event_id if rows else None
 
 
 async def schedule(tx: Tx, proposal: UUID, due: dt.datetime) -> None:

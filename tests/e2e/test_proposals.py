@@ -62,6 +62,15 @@ def differences(proposal: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     return {each["field"]: (each.get("before"), each.get("after")) for each in proposal["changes"]}
 
 
+def accepted_by(client: Client, revision: dict[str, Any]) -> tuple[str, str]:
+    """The proposal that a change was, and who accepted it, as an auditor finds both from the change alone."""
+    (change,) = logged(client, f'id = "{revision["event_id"]}"', 1)
+    assert (change["principal"], change["cause_event_id"]) == (revision["actor"], revision["cause_event_id"])
+    (accepted,) = logged(client, f'id = "{change["cause_event_id"]}"', 1)
+    assert accepted["type"] == "crm.gateway.v1.Proposal.accepted"
+    return accepted["record_id"], accepted["principal"]
+
+
 def test_an_agent_proposes_and_a_person_accepts(platform: Running, client: Client) -> None:
     bot, ana = agent_of(platform, client), contact(client)
     asked = {"contact": {"id": ana["id"], "family_name": "Souza"}, "proposal_reason": "she married"}
@@ -90,12 +99,25 @@ def test_an_agent_proposes_and_a_person_accepts(platform: Running, client: Clien
     (last, _) = client.get(f"/v1/contacts/{ana['id']}:listRevisions")["revisions"]
     assert last["revision"]["actor"] == key_id(bot)
     assert last["revision"]["trace_id"] == done["trace_id"]
+    assert accepted_by(client, last["revision"]) == (proposal["id"], key_id(client))
     again = client.http.post(path, json={})
     assert (again.status_code, reason_of(again)) == (400, "STATE_INVALID")
     states = [
         each["revision"]["type"].rpartition(".")[2] for each in client.get(f"{path[:-7]}:listRevisions")["revisions"]
     ]
     assert states == ["applied", "accepted", "created"]
+
+
+def test_what_a_proposed_conversion_makes_in_another_service_says_who_accepted_it(
+    platform: Running, client: Client
+) -> None:
+    bot = agent_of(platform, client, scopes=["*"])
+    lead = client.post("/v1/leads", {"given_name": "Eva", "email": "eva@proposed.example"})
+    waiting = propose(bot, "ConvertLead", {"id": lead["id"], "skip_deal": True})
+    assert client.post(f"/v1/proposals/{waiting['id']}:accept", {})["state"] == "PROPOSAL_STATE_APPLIED"
+    made = client.get(f"/v1/leads/{lead['id']}")["converted_contact_id"]
+    (last,) = client.get(f"/v1/contacts/{made}:listRevisions")["revisions"]
+    assert accepted_by(client, last["revision"]) == (waiting["id"], key_id(client))
 
 
 def test_what_is_rejected_or_has_no_effect_is_not_done(platform: Running, client: Client) -> None:
@@ -182,6 +204,8 @@ def test_a_rule_accepts_what_it_names_and_no_more(platform: Running, client: Cli
     assert tagged["state"] == "PROPOSAL_STATE_APPLIED"
     assert "decider_id" not in tagged
     assert client.get(f"/v1/contacts/{ana['id']}")["tags"] == ["vip"]
+    last = client.get(f"/v1/contacts/{ana['id']}:listRevisions")["revisions"][0]
+    assert accepted_by(client, last["revision"]) == (tagged["id"], key_id(bot))
     both = propose(bot, "UpdateContact", {"contact": {"id": ana["id"], "tags": [], "family_name": "Souza"}})
     assert both["state"] == "PROPOSAL_STATE_PENDING"
     noted = propose(bot, "CreateNote", {"note": {"body": "called", "related_ids": [ana["id"]]}})
