@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from functools import lru_cache
 from typing import Final
 from uuid import UUID
 
+import uuid_utils
 from uuid_utils.compat import uuid7
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -15,6 +17,9 @@ _DIGITS: Final = str.maketrans(_ALPHABET, "0123456789abcdefghijklmnopqrstuv")
 _PREFIX: Final = re.compile(r"[a-z]([a-z_]{0,61}[a-z])?")
 _SUFFIX: Final = re.compile(f"[{_ALPHABET}]*")
 _LENGTH: Final = 26
+
+# A forked process must not draw the numbers that its parent draws.
+os.register_at_fork(after_in_child=uuid_utils.reseed_rng)
 
 
 def new_uuid() -> UUID:

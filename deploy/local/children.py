@@ -1,22 +1,46 @@
 """Child processes that end with us and keep their output in one log file each."""
 
+import contextlib
 import ctypes
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO, Protocol
 
 import psutil
 
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 LOG_KEEP_BYTES = 20_000_000
 
 
 class FailedToStart(Exception):
     """A part did not come up; the message names it and carries its last log lines."""
+
+
+class Process(Protocol):
+    """What a `subprocess.Popen` can be asked and told, and a process that was forked for us too."""
+
+    pid: int
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit code as `poll` found it."""
+
+    def poll(self) -> int | None:
+        """Its exit code, negative for a signal; None while it lives."""
+
+    def wait(self) -> int:
+        """Its exit code, when it has ended."""
+
+    def send_signal(self, sig: signal.Signals, /) -> None:
+        """Signals it, where it still lives."""
+
+    def kill(self) -> None:
+        """Ends it at once."""
 
 
 def last_lines(log: Path, since: int = 0, count: int = 15) -> str:
@@ -44,10 +68,7 @@ def spawn(
     On Linux the kernel sends it `when_orphaned` if this process dies, however it dies. Call it from the
     main thread: the kernel watches the thread that forked.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    if log.exists() and log.stat().st_size > LOG_KEEP_BYTES:
-        log.replace(log.with_suffix(".log.1"))
-    with log.open("ab") as output:
+    with log_file(log) as output:
         return subprocess.Popen(
             [str(word) for word in command],
             stdin=subprocess.DEVNULL,
@@ -60,11 +81,22 @@ def spawn(
             user=user,
             group=user,
             extra_groups=[] if user is not None else None,
-            preexec_fn=_die_with(os.getpid(), when_orphaned) if sys.platform == "linux" else None,
+            preexec_fn=die_with(os.getpid(), when_orphaned) if sys.platform == "linux" else None,
         )
 
 
-def _die_with(parent: int, sig: signal.Signals) -> Callable[[], None]:
+@contextlib.contextmanager
+def log_file(log: Path) -> Iterator[BinaryIO]:
+    """A process's log, open to be appended to; a long one is put aside before."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if log.exists() and log.stat().st_size > LOG_KEEP_BYTES:
+        log.replace(log.with_suffix(".log.1"))
+    with log.open("ab") as output:
+        yield output
+
+
+def die_with(parent: int, sig: signal.Signals) -> Callable[[], None]:
+    """What a process that ``parent`` has just forked does to get a signal from the kernel when that thread ends."""
     libc = ctypes.CDLL(None, use_errno=True)  # loaded before the fork: no allocation after it
 
     def ask_kernel() -> None:
@@ -73,6 +105,11 @@ def _die_with(parent: int, sig: signal.Signals) -> Callable[[], None]:
             os._exit(1)
 
     return ask_kernel
+
+
+def rename(name: str) -> None:
+    """Has this process listed under a name of its own; the kernel keeps 15 letters of it."""
+    ctypes.CDLL(None).prctl(PR_SET_NAME, name.encode())
 
 
 def stop(process: subprocess.Popen[bytes], sig: signal.Signals = signal.SIGTERM, timeout_s: float = 20) -> None:

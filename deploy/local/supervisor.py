@@ -3,14 +3,16 @@
 import asyncio
 import os
 import shutil
-import subprocess
+import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from deploy.local import children, keys, ports, postgres
+from deploy.local.nursery import Nursery, forked
 from deploy.local.parts import CHECKOUT, KINDS, MAY_CALL, SERVICES, Part, Plan, module
 
 READY_TIMEOUT_S = 120.0
@@ -27,7 +29,7 @@ class Kept:
     """A part and the process that now plays it."""
 
     part: Part
-    process: subprocess.Popen[bytes] | None = None
+    process: children.Process | None = None
     started: float = 0.0
     restarts: int = 0
     ready: asyncio.Event = field(default_factory=asyncio.Event)
@@ -45,6 +47,7 @@ class Supervisor:
         self.state = plan.state
         self.say = say
         self.kept: dict[str, Kept] = {}
+        self.nursery = Nursery(self.state.log("nursery"), plan.common_env())
         self.tasks: set[asyncio.Task[None]] = set()
         self.http = ports.listen(plan.http_port)
         self.http.set_inheritable(True)
@@ -119,7 +122,7 @@ class Supervisor:
             await asyncio.sleep(FIRST_DELAY_S * 2**attempt)
         raise self._failure("topology", "failed")
 
-    async def _topology_again(self, nats: subprocess.Popen[bytes]) -> None:
+    async def _topology_again(self, nats: children.Process) -> None:
         """NATS came back, perhaps empty: ready once the topology stands, however many tries that takes."""
         while nats.poll() is None:
             try:
@@ -130,8 +133,19 @@ class Supervisor:
     def _topology_env(self) -> dict[str, str]:
         return self.plan.platform_env() | {"OTEL_SERVICE_NAME": "topology"}
 
+    async def _spawn(
+        self, command: Sequence[str | Path], log: Path, *, env: Mapping[str, str] | None,
+        pass_fds: Sequence[int] = (), when_orphaned: signal.Signals = signal.SIGTERM, user: int | None = None,
+    ) -> children.Process:  # fmt: skip
+        """Starts a process: forked from what Python processes share, where it can be."""
+        if env is not None and forked(command):
+            words = [str(word) for word in command]
+            return await self.nursery.bear(words, log, env=env, pass_fds=pass_fds, when_orphaned=when_orphaned)
+        cwd = CHECKOUT if env else None
+        return children.spawn(command, log, env=env, cwd=cwd, pass_fds=pass_fds, when_orphaned=when_orphaned, user=user)
+
     async def _run_once(self, name: str, command: list[str], env: dict[str, str]) -> int:
-        process = children.spawn(command, self.state.log(name), env=env, cwd=CHECKOUT)
+        process = await self._spawn(command, self.state.log(name), env=env)
         try:
             while (code := process.poll()) is None:
                 await asyncio.sleep(0.02)
@@ -167,11 +181,10 @@ class Supervisor:
             self._wipe_when_asked()
         if part.kind == "postgres":
             postgres.forget_dead_server(self.plan.install.data)
-        kept.process = children.spawn(
+        kept.process = await self._spawn(
             part.command,
             self.state.log(part.name),
             env=part.env or None,
-            cwd=CHECKOUT if part.env else None,
             pass_fds=part.pass_fds,
             when_orphaned=part.orphan_signal,
             user=part.user,
@@ -186,7 +199,7 @@ class Supervisor:
         kept.ready.clear()
         self._record()
 
-    async def _watch(self, kept: Kept, process: subprocess.Popen[bytes]) -> None:
+    async def _watch(self, kept: Kept, process: children.Process) -> None:
         while not await asyncio.to_thread(self._is_ready, kept.part):
             await asyncio.sleep(0.05)
         if process.poll() is not None:
@@ -244,6 +257,7 @@ class Supervisor:
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
+        self.nursery.end()
         self.http.close()
         self.state.env_file.unlink(missing_ok=True)
         self.state.processes_file.unlink(missing_ok=True)
