@@ -66,8 +66,9 @@ _TIMER_RETRY_S: Final = 1.0
 class Application:
     """What makes a process of its kind.
 
-    ``reactions`` holds the event handlers; ``timers`` run for as long as the process does. ``serve``, where given,
-    takes the place of the plain gRPC server; the gateway brings its own.
+    ``reactions`` holds the event handlers, to whom a busy tenant's events of ``gather_s`` seconds go together;
+    ``timers`` run for as long as the process does. ``serve``, where given, takes the place of the plain gRPC server;
+    the gateway brings its own.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Application:
     services: Sequence[type[Service]]
     migrations: Path
     reactions: ModuleType | None = None
+    gather_s: float = events.GATHER_S
     timers: Sequence[Callable[[Platform], Awaitable[None]]] = ()
     serve: Callable[[Process], Awaitable[Serving]] | None = None
 
@@ -282,6 +284,7 @@ class _Background:
                 platform.settings,
                 events.reactions_of(application.reactions),
                 on_commit=platform.wake,
+                gather_s=application.gather_s,
             )
             self._add("consumer", self._consumer.run())
         if "serve" in roles:

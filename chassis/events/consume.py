@@ -99,7 +99,7 @@ class Consumer:
     again. While the service's own database is away nothing more is pulled, and what is in hand waits for it.
 
     ``on_commit`` is called after each transaction in which a reaction acted: it may have changed records, which the
-    relay publishes.
+    relay publishes. ``gather_s`` is how long a tenant rests after a group, unless a full one waits.
     """
 
     def __init__(
@@ -110,6 +110,7 @@ class Consumer:
         reactions: Iterable[Reaction],
         *,
         on_commit: Callable[[], None] = lambda: None,
+        gather_s: float = GATHER_S,
         first_retry_s: float = 2.0,
     ) -> None:
         self._service = service
@@ -118,6 +119,7 @@ class Consumer:
         if not self._reactions:
             raise ValueError(f"{service} reacts to nothing: it has no durable consumer")
         self._on_commit = on_commit
+        self._gather_s = gather_s
         self._first_retry_s = first_retry_s
         self._broker = Broker(settings.nats_url.get_secret_value(), f"{service} consumer")
         self._pull = Pull(self._broker, STREAM, service, self._take, self._room)
@@ -200,7 +202,7 @@ class Consumer:
             async with self._slots:
                 await self._settle(_next_group(queue))
             if len(queue) < GROUP:
-                await asyncio.sleep(GATHER_S)
+                await asyncio.sleep(self._gather_s)
         del self._queues[tenant]
 
     async def _settle(self, group: list[Delivery]) -> None:
