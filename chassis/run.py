@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import grpc
 import uvloop
@@ -60,6 +60,9 @@ _STALL_S: Final = 10.0
 _GRACE_S: Final = 15.0
 # A timer that failed comes again after so long, and later each time it fails at once.
 _TIMER_RETRY_S: Final = 1.0
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -224,6 +227,20 @@ def platform_of(application: Application, settings: Settings) -> Platform:
         verifier=Verifier(application.name, settings.trust_file),
         sealer=Sealer(settings.token_key_file.read_text()),
     )
+
+
+def run_beside(application: Application, work: Callable[[Platform], Awaitable[T]]) -> T:
+    """The answer of ``work``, done once with a process's settings, while those that serve go on."""
+
+    async def run() -> T:
+        platform = platform_of(application, Settings())  # type: ignore[call-arg]
+        try:
+            return await work(platform)
+        finally:
+            await platform.channels.close()
+            await platform.db.close()
+
+    return asyncio.run(run())
 
 
 async def _run(application: Application, settings: Settings) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable, Iterable
 
 import nats.errors
 from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 
 from chassis import telemetry
@@ -22,6 +25,7 @@ SOURCE = "ce-source"
 TRACEPARENT = "traceparent"
 
 _RETRY_S = 0.5
+_PAUSE_S = 0.2
 log = telemetry.logger()
 
 
@@ -57,6 +61,35 @@ class Broker:
         """Returns when the connection of that epoch is gone."""
         while self.epoch == epoch:
             await self._loss.wait()
+
+    async def follow(
+        self, subjects: Iterable[str], take: Callable[[Msg], Awaitable[None]],
+        turned: Callable[[bool], None] = lambda _: None,
+    ) -> None:  # fmt: skip
+        """Hands what comes on these subjects to ``take``, with every connection anew, until it is cancelled.
+
+        ``turned`` is told whenever that begins (True) or stops (False).
+        """
+        while True:
+            await self.wait()
+            client, epoch, following = self.client, self.epoch, list[Subscription]()
+            try:
+                for each in subjects:
+                    following.append(await client.subscribe(each, cb=take))
+                await client.flush(2)
+                if epoch == self.epoch:
+                    turned(True)
+                    try:
+                        await self.lost(epoch)
+                    finally:
+                        turned(False)
+            except (nats.errors.Error, OSError, TimeoutError) as error:
+                log.debug("subjects cannot be followed", connection=self._name, exc_info=error)
+                await asyncio.sleep(_PAUSE_S)
+            # The client would take them up again with its next connection, beside those that are made then.
+            for subscription in following:
+                with contextlib.suppress(nats.errors.Error):
+                    await subscription.unsubscribe()
 
     async def close(self) -> None:
         """Ends the connection after sending what is buffered."""

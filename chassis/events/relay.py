@@ -114,7 +114,8 @@ class Relay:
         """Works until `stop`, or until it is cancelled, which is safe at any point."""
         self._ended.clear()
         self._broker.open()
-        calls = asyncio.create_task(self._listen(), name=f"{self._service} relay calls")
+        listening = self._broker.follow([_call_subject(self._service)], self._called)
+        calls = asyncio.create_task(listening, name=f"{self._service} relay calls")
         try:
             while not self._stopping:
                 try:
@@ -147,19 +148,9 @@ class Relay:
                 with contextlib.suppress(nats.errors.Error, OSError):
                     await self._broker.client.publish(_call_subject(self._service))
 
-    async def _listen(self) -> None:
-        async def called(_: Msg) -> None:
-            if self.leading:
-                self._woken.set()
-
-        while True:
-            await self._broker.wait()
-            epoch = self._broker.epoch
-            with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
-                subscription = await self._broker.client.subscribe(_call_subject(self._service), cb=called)
-                await self._broker.lost(epoch)
-                await subscription.unsubscribe()
-            await asyncio.sleep(0)
+    async def _called(self, _: Msg) -> None:
+        if self.leading:
+            self._woken.set()
 
     async def _rest(self, limit_s: float) -> bool:
         """Waits for a wake or for the limit; says whether it was a wake."""

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import Callable
 from datetime import datetime
 
-import nats.errors
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 
 from chassis import telemetry
 from chassis.contract import load
@@ -34,26 +30,9 @@ class Revoked:
         """Follows until it is cancelled."""
         self._broker.open()
         try:
-            while True:
-                await self._broker.wait()
-                await self._follow(self._broker.epoch)
+            await self._broker.follow([subject_of(each, "*") for each in load().revoking_types], self._take)
         finally:
             await self._broker.close()
-
-    async def _follow(self, epoch: int) -> None:
-        client, following = self._broker.client, list[Subscription]()
-        try:
-            for type in load().revoking_types:
-                following += [await client.subscribe(subject_of(type, "*"), cb=self._take)]
-            await client.flush(2)
-            await self._broker.lost(epoch)
-        except (nats.errors.Error, OSError, TimeoutError) as error:
-            log.debug("revocations cannot be followed", exc_info=error)
-            await asyncio.sleep(0.2)
-        # The client would take them up again with its next connection, beside those that we make then.
-        for subscription in following:
-            with contextlib.suppress(nats.errors.Error):
-                await subscription.unsubscribe()
 
     async def _take(self, message: Msg) -> None:
         headers = message.headers or {}

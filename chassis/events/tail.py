@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import Callable
 
-import nats.errors
 from nats.aio.msg import Msg
 
 from chassis import telemetry
@@ -44,27 +41,9 @@ class Tail:
         """Follows until it is cancelled."""
         self._broker.open()
         try:
-            while True:
-                await self._broker.wait()
-                await self._follow(self._broker.epoch)
+            await self._broker.follow([SUBJECTS], self._take, self._turn)
         finally:
             await self._broker.close()
-
-    async def _follow(self, epoch: int) -> None:
-        try:
-            subscription = await self._broker.client.subscribe(SUBJECTS, cb=self._take)
-            await self._broker.client.flush(2)
-        except (nats.errors.Error, OSError, TimeoutError):
-            await asyncio.sleep(0.2)
-            return
-        if epoch == self._broker.epoch:
-            self._turn(True)
-            try:
-                await self._broker.lost(epoch)
-            finally:
-                self._turn(False)
-        with contextlib.suppress(nats.errors.Error):
-            await subscription.unsubscribe()
 
     def _turn(self, following: bool) -> None:
         self._following = following

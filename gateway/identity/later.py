@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from crm.gateway.v1 import api_key_pb2
 from sqlalchemy import bindparam, select
@@ -19,14 +20,25 @@ from gateway.identity.tables import api_keys
 
 log = telemetry.logger()
 
+
+def kept_of(caller: Caller) -> dict[str, Any]:
+    """What `caller_now` needs of a caller, by the columns of `caller_columns`."""
+    return {
+        "principal_id": caller.principal,
+        "scopes": sorted(caller.scopes),
+        "credential": caller.credential,
+        "access": caller.access.encoded if caller.access is not None else b"",
+    }
+
+
 _KEY = select(api_keys.c.record).where(api_keys.c.tenant_id == bindparam("tenant"), api_keys.c.id == bindparam("id"))
 
 
 async def caller_now(tx: Tx, kept: Row) -> Caller | None:
     """Who called, as that one may call now; None where it, or the key it came in with, is gone.
 
-    ``kept`` has the caller's principal_id, scopes, credential, and access as its encoding. Key and roles give what they
-    have now. Whoever came in without either keeps what the call had, and so do the rules about what it sees.
+    ``kept`` has what `kept_of` gave. Key and roles give what they have now. Whoever came in without either keeps what
+    the call had, and so do the rules about what it sees.
     """
     given, access = frozenset(kept.scopes), Access.decode(kept.access) if kept.access else None
     credential, credential_id = ids.decode(kept.credential or kept.principal_id)

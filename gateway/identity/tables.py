@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 from crm.gateway.v1 import (
@@ -14,10 +15,24 @@ from crm.gateway.v1 import (
     user_pb2,
 )
 from sqlalchemy import Column, LargeBinary, Table, Text, Uuid
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from chassis.db import Schema
 
 schema = Schema("gateway")
+
+
+def caller_columns() -> list[Column[Any]]:
+    """Who called and with what rights, where something is done later in that one's name (identity/later.py)."""
+    return [
+        Column("principal_id", Text, nullable=False),
+        Column("scopes", ARRAY(Text), nullable=False),
+        # What it came in with, and the rules that narrowed what it saw; empty where there were none.
+        Column("credential", Text, nullable=False),
+        Column("access", LargeBinary, nullable=False),
+    ]
+
+
 # A tenant to stand in while looking for the true one: no rows are there.
 NOBODY = UUID(int=0)
 

@@ -15,6 +15,7 @@ from chassis.db import Tx
 from chassis.resource import Record, Resource
 from chassis.sql import Row
 from chassis.work import Work
+from gateway.identity.later import kept_of
 from gateway.identity.tables import schema
 from gateway.proposals import foresight
 from gateway.proposals.methods import proposable
@@ -28,9 +29,8 @@ KEPT: Final = dt.timedelta(days=30)
 _KEEP = insert(contents).values(
     tenant_id=bindparam("tenant"),
     proposal_id=bindparam("proposal"),
-    principal_id=bindparam("principal"),
     due_time=bindparam("due"),
-    **{name: bindparam(name) for name in ("request", "changes", "scopes", "credential", "access")},
+    **{name: bindparam(name) for name in ("request", "changes", "principal_id", "scopes", "credential", "access")},
 )
 _READ = select(contents).where(*THESE_CONTENTS)
 _ledger = schema.ledger.c
@@ -51,11 +51,8 @@ async def keep(
         "proposal": proposal,
         "request": request,
         "changes": [each.SerializeToString() for each in changes],
-        "principal": caller.principal,
-        "scopes": sorted(caller.scopes),
-        "credential": caller.credential,
-        "access": caller.access.encoded if caller.access is not None else b"",
         "due": due,
+        **kept_of(caller),
     }
     await tx.execute(_KEEP, values)
 

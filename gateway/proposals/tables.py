@@ -7,7 +7,7 @@ from sqlalchemy import Column, Date, Index, Integer, LargeBinary, Text, Uuid, bi
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from chassis.db import Time
-from gateway.identity.tables import schema
+from gateway.identity.tables import caller_columns, schema
 
 # What a proposal holds of other records stands apart: events and revisions of proposals are seen by many.
 TRANSIENT = ("request", "changes")
@@ -21,10 +21,7 @@ contents = schema.table(
     # The foreseen changes, each a crm.type.v1.Change.
     Column("changes", ARRAY(LargeBinary), nullable=False),
     # Who proposed it, with what that call had.
-    Column("principal_id", Text, nullable=False),
-    Column("scopes", ARRAY(Text), nullable=False),
-    Column("credential", Text, nullable=False),
-    Column("access", LargeBinary, nullable=False),
+    *caller_columns(),
     # When something is to be done about it: its change made, its end written, or these contents taken away.
     Column("due_time", Time),
     key=("proposal_id",),

@@ -15,6 +15,7 @@ from chassis.resource import Record, Resource
 from chassis.rows import moment, timestamp
 from chassis.service import Platform, Service
 from chassis.work import View, Work
+from gateway.identity.later import kept_of
 from gateway.live.replay import LEDGERS
 from gateway.live.wanted import check_wanted
 from gateway.outbound import Outbound, Refused
@@ -103,10 +104,7 @@ class WebhookEndpoints(Service, serves="crm.gateway.v1.WebhookEndpointService"):
         kept = {
             "endpoint_id": endpoint,
             "secret": signing.seal(self.platform.sealer, work.tenant, endpoint, secret),
-            "principal_id": caller.principal,
-            "scopes": sorted(caller.scopes),
-            "credential": caller.credential,
-            "access": caller.access.encoded if caller.access is not None else b"",
+            **kept_of(caller),
         }
         await work.execute(_OPEN, kept)
         return _with_secret(request, made, secret, work)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from crm.gateway.v1 import webhook_endpoint_pb2
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, SmallInteger, Text, Uuid, bindparam
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, SmallInteger, Text, Uuid, bindparam
+from sqlalchemy.dialects.postgresql import JSONB
 
 from chassis.db import Time
-from gateway.identity.tables import schema
+from gateway.identity.tables import caller_columns, schema
 
 endpoints = schema.record(webhook_endpoint_pb2.WebhookEndpoint, transient=["secret"])
 
@@ -18,11 +18,7 @@ queues = schema.table(
     Column("secret", Text, nullable=False),
     Column("old_secret", Text, nullable=False),
     Column("old_secret_expire_time", Time),
-    Column("principal_id", Text, nullable=False),
-    Column("scopes", ARRAY(Text), nullable=False),
-    # What its maker came in with, and the rules that narrowed what it saw; empty where there were none.
-    Column("credential", Text, nullable=False),
-    Column("access", LargeBinary, nullable=False),
+    *caller_columns(),
     # When one of its deliveries is due; empty where none is.
     Column("due_time", Time),
     # Nothing is sent before: another process is at it, or the endpoint rests after failures.

@@ -5,7 +5,6 @@ It may run while the service does. A tenant's timeline is incomplete from when i
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Iterable
 from typing import Final
@@ -17,8 +16,8 @@ from chassis import contract
 from chassis.clients import Channels
 from chassis.db import Database
 from chassis.rebuild import by_tenant, pages
-from chassis.run import platform_of
-from chassis.settings import Settings
+from chassis.run import run_beside
+from chassis.service import Platform
 from services.activities import projection
 from services.activities.__main__ import application
 from services.activities.tables import entity_owner, entity_subject, entry_subject, timeline_entries
@@ -73,17 +72,11 @@ class Rebuild:
                     deleted = await tx.execute(statement)
 
 
-async def main() -> None:
-    """Rebuilds with the settings of the service's process."""
-    platform = platform_of(application, Settings())  # type: ignore[call-arg]
+async def rebuild(platform: Platform) -> int:
+    """Rebuilds from the ledgers of all services; the answer is how many changes were read."""
     homes = sorted({each.home for each in contract.load().resources.values()})
-    try:
-        read = await Rebuild(platform.db, platform.channels, homes).run()
-    finally:
-        await platform.channels.close()
-        await platform.db.close()
-    sys.stdout.write(f"timeline: rebuilt from {read} changes\n")
+    return await Rebuild(platform.db, platform.channels, homes).run()
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    sys.stdout.write(f"timeline: rebuilt from {run_beside(application, rebuild)} changes\n")
