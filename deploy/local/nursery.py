@@ -1,4 +1,4 @@
-"""Python processes born from one that has imported what they share (docs/decisions/0019-forked-on-one-machine.md).
+"""Python processes born from one that has imported what they share (docs/decisions/0020-forked-on-one-machine.md).
 
 `Nursery` is the supervisor's side. The process behind it, ``python -m deploy.local.nursery``, imports once, and then
 forks a new process for each order it gets. On Linux only.
