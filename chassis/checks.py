@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import calendar
 from collections.abc import Iterator
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from functools import cache
 from typing import Any, Final
@@ -25,8 +26,9 @@ _MAX_SECONDS: Final = 253_402_300_799  # 9999-12-31T23:59:59
 
 def check(message: Message, path: str = "") -> None:
     """Raises Invalid, naming every field that breaks a rule, with its path below ``path``."""
+    wrong: list[Violation] = []
     wrong_ids: list[Violation] = []
-    wrong = list(_walk(message, path, wrong_ids))
+    _walk(message, path, wrong, wrong_ids)
     if wrong_ids:
         raise Invalid(Reason.REASON_ID_INVALID, _line(wrong_ids), violations=wrong_ids + wrong)
     if not wrong:
@@ -97,37 +99,61 @@ def _path(violation: Any) -> str:
     return ".".join(parts)
 
 
-def _walk(message: Message, path: str, wrong_ids: list[Violation]) -> Iterator[Violation]:
-    special = _SPECIAL.get(message.DESCRIPTOR.full_name)
-    if special is not None:
-        if problem := special(message):
-            yield path, problem
-        return
+@dataclass(frozen=True)
+class _Looked:
+    """How the values of a field are looked at."""
+
+    name: str
+    repeated: bool
+    text: bool
+    map: bool
+    refs: tuple[str, ...]
+
+
+@cache
+def _looked(field: FieldDescriptor) -> _Looked | None:
+    """What is to be seen in a field; None for one that any value fits, or that the contract's rules see to."""
+    message = field.type == FieldDescriptor.TYPE_MESSAGE
+    if not message and field.type != FieldDescriptor.TYPE_STRING:
+        return None
+    is_map = message and bool(inner(field).GetOptions().map_entry)
+    return _Looked(field.name, is_repeated(field), not message, is_map, refs(field))
+
+
+def _walk(message: Message, path: str, wrong: list[Violation], wrong_ids: list[Violation]) -> None:
     for field, value in message.ListFields():
-        name = _join(path, field.name)
-        if field.type == FieldDescriptor.TYPE_MESSAGE:
-            if inner(field).GetOptions().map_entry:
-                yield from _walk_map(field, value, name, wrong_ids)
-                continue
-            for index, each in enumerate(value) if is_repeated(field) else ((-1, value),):
-                yield from _walk(each, name if index < 0 else f"{name}[{index}]", wrong_ids)
-        elif field.type == FieldDescriptor.TYPE_STRING:
-            for index, each in enumerate(value) if is_repeated(field) else ((-1, value),):
-                yield from _text(field, each, name if index < 0 else f"{name}[{index}]", wrong_ids)
+        how = _looked(field)
+        if how is None:
+            continue
+        name = f"{path}.{how.name}" if path else how.name
+        look = _text if how.text else _walk_map if how.map else _message
+        if how.repeated and not how.map:
+            for index, each in enumerate(value):
+                look(how, each, f"{name}[{index}]", wrong, wrong_ids)
+        else:
+            look(how, value, name, wrong, wrong_ids)
 
 
-def _walk_map(field: FieldDescriptor, value: Any, path: str, wrong_ids: list[Violation]) -> Iterator[Violation]:
-    for key, each in value.items():
+def _message(_how: _Looked, message: Message, path: str, wrong: list[Violation], wrong_ids: list[Violation]) -> None:
+    special = _SPECIAL.get(message.DESCRIPTOR.full_name)
+    if special is None:
+        _walk(message, path, wrong, wrong_ids)
+    elif problem := special(message):
+        wrong.append((path, problem))
+
+
+def _walk_map(how: _Looked, values: Any, path: str, wrong: list[Violation], wrong_ids: list[Violation]) -> None:
+    for key, each in values.items():
         if isinstance(key, str) and "\0" in key:
-            yield path, "a key holds a NUL character"
+            wrong.append((path, "a key holds a NUL character"))
         if isinstance(each, Message):
-            yield from _walk(each, f"{path}.{key}", wrong_ids)
+            _message(how, each, f"{path}.{key}", wrong, wrong_ids)
 
 
-def _text(field: FieldDescriptor, value: str, path: str, wrong_ids: list[Violation]) -> Iterator[Violation]:
+def _text(how: _Looked, value: str, path: str, wrong: list[Violation], wrong_ids: list[Violation]) -> None:
     if "\0" in value:
-        yield path, "it holds a NUL character"
-    elif value and (prefixes := refs(field)) and (problem := _id_problem(prefixes, value)):
+        wrong.append((path, "it holds a NUL character"))
+    elif value and how.refs and (problem := _id_problem(how.refs, value)):
         wrong_ids.append((path, problem))
 
 

@@ -9,6 +9,9 @@ from typing import Final
 from uuid import UUID
 
 import uuid_utils
+
+# The driver's own kind of uuid.UUID, as rows have it: written in C, where the other takes 5 µs to make or to print.
+from asyncpg.pgproto.pgproto import UUID as _Uuid
 from uuid_utils.compat import uuid7
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -25,6 +28,12 @@ os.register_at_fork(after_in_child=uuid_utils.reseed_rng)
 def new_uuid() -> UUID:
     """A fresh UUIDv7: its order is the order of making (RFC 9562)."""
     return uuid7()
+
+
+def uuid(text: str) -> UUID:
+    """The UUID that a text spells. Raises ValueError for other texts."""
+    found: UUID = _Uuid(text)
+    return found
 
 
 def new(prefix: str) -> str:
@@ -54,4 +63,4 @@ def decode(text: str) -> tuple[str, UUID]:
         raise ValueError(f"an id ends in {_LENGTH} characters, the first of them 0 to 7")
     if not _SUFFIX.fullmatch(suffix):
         raise ValueError("an id uses the digits and lower-case letters without i, l, o and u")
-    return prefix, UUID(int=int(suffix.translate(_DIGITS), 32))
+    return prefix, _Uuid(int(suffix.translate(_DIGITS), 32).to_bytes(16))

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 from uuid import UUID
 
+from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
 from sqlalchemy import bindparam, func, literal_column, select
 from sqlalchemy.sql import Executable
 
 from chassis.context import Fields
-from chassis.query import condition, parse_order
+from chassis.query import Order, condition, parse_order
 from chassis.resource import Resource
 
 
@@ -34,8 +36,8 @@ class Listing:
 
 
 @lru_cache(maxsize=256)
-def statement_of(listing: Listing, _fields: Fields) -> Executable:
-    """The statement of a page and one row more: each row's ``record`` and the columns that the order is made of.
+def statement_of(listing: Listing, _fields: Fields) -> tuple[Executable, Order]:
+    """The statement of a page and one row more, and its order: a row has its ``record`` and what the order is made of.
 
     Its parameters are the ``tenant``, and those of `named`. It is another one where the caller may use other fields.
     """
@@ -58,7 +60,7 @@ def statement_of(listing: Listing, _fields: Fields) -> Executable:
         ]
         statement = statement.where(order.after(values))
     # The limit is written out: with a parameter for it, PostgreSQL plans for a tenth of the table, or anew each time.
-    return statement.order_by(*order.clauses()).limit(literal_column(str(listing.size + 1)))
+    return statement.order_by(*order.clauses()).limit(literal_column(str(listing.size + 1))), order
 
 
 def named(after: Sequence[Any] | None, owners: list[UUID] | None) -> dict[str, Any]:
@@ -70,20 +72,18 @@ def named(after: Sequence[Any] | None, owners: list[UUID] | None) -> dict[str, A
 
 
 def joined(field: int, bodies: Iterable[bytes]) -> bytes:
-    """Messages as the elements of the repeated field with this number (protobuf encoding, length-delimited)."""
-    tag = _varint(field << 3 | 2)
-    parts: list[bytes] = []
-    for body in bodies:
-        parts += (tag, _varint(len(body)), body)
-    return b"".join(parts)
+    """Messages as the elements of the repeated field with this number: on the wire they are bytes like any others."""
+    return bytes(_elements(field)(elements=bodies).SerializeToString())
 
 
-def _varint(value: int) -> bytes:
-    if value < 0x80:
-        return bytes((value,))
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+@cache
+def _elements(field: int) -> Any:
+    """A message with ``repeated bytes elements`` under this number, and nothing else."""
+    file = FileDescriptorProto(name="elements.proto", syntax="proto3")
+    file.message_type.add(name="Elements").field.add(
+        name="elements", number=field,
+        type=FieldDescriptorProto.TYPE_BYTES, label=FieldDescriptorProto.LABEL_REPEATED,
+    )  # fmt: skip
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("Elements"))

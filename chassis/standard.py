@@ -17,7 +17,7 @@ from chassis import context, contract, masks
 from chassis.checks import check, check_required, clear_output_only
 from chassis.errors import Failure, Invalid, Precondition, Reason, invalid
 from chassis.listing import Listing, joined, named, statement_of
-from chassis.query import page_of, parse_order
+from chassis.query import page_of
 from chassis.resource import Record, Resource
 from chassis.revert import last_where, revert
 from chassis.rows import moment, timestamp
@@ -98,7 +98,6 @@ class Standard:
         descriptor = self.resource.message.DESCRIPTOR
         owners = self.resource.owners()
         query = (tx.tenant, self.resource.kind.full_name, request.filter, request.order_by, request.show_deleted)
-        order = parse_order(request.order_by, descriptor, self.resource.table)
         page = page_of(self._sealer, request.page_size, request.page_token, query)
         wanted = masks.wanted(request.read_mask, descriptor)
         listing = Listing(
@@ -106,11 +105,14 @@ class Standard:
             None if page.after is None else tuple(each is None for each in page.after),
             None if owners is None else min(len(owners), 2),
         )  # fmt: skip
-        rows = await tx.rows_alone(statement_of(listing, context.fields(descriptor)), named(page.after, owners))
+        statement, order = statement_of(listing, context.fields(descriptor))
+        rows = await tx.rows_alone(statement, named(page.after, owners))
         response = self._response(tx.method)
         if len(rows) > page.size:
             response.next_page_token = page.next_token(order.values(rows[page.size - 1]))
-        bodies = (_masked(self.resource, row["record"], wanted) for row in rows[: page.size])
+        bodies = [row["record"] for row in rows[: page.size]]
+        if wanted is not None:
+            bodies = [_masked(self.resource, body, wanted) for body in bodies]
         # Messages end to end are one message with the fields of both (protobuf encoding, "Last One Wins").
         return joined(response.DESCRIPTOR.fields[0].number, bodies) + bytes(response.SerializeToString())
 

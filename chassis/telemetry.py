@@ -20,14 +20,13 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from contextvars import ContextVar, Token
 from functools import lru_cache
 from types import TracebackType
-from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
 import structlog
-from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -49,6 +48,8 @@ _SCHEDULE_DELAY_MS = 500
 
 _provider = TracerProvider(sampler=ALWAYS_OFF, resource=Resource.get_empty(), shutdown_on_exit=False)
 _tracer = _provider.get_tracer("rapport")
+# OpenTelemetry's own context is a mapping that is copied for each span; nothing here needs what else it holds.
+_current: ContextVar[Span] = ContextVar("rapport_span", default=trace.INVALID_SPAN)
 
 
 def setup(service: str, *, log_level: str = "INFO", exporter: SpanExporter | None = None) -> None:
@@ -92,18 +93,18 @@ class Scope:
         self._kind = kind
         self._parent = parent
         self._attributes = attributes
-        self._token: Any = None
+        self._token: Token[Span] | None = None
 
     def __enter__(self) -> Span:
         self._span = start(self._name, kind=self._kind, parent=self._parent, attributes=self._attributes)
-        if self._span is not trace.get_current_span():
-            self._token = otel_context.attach(trace.set_span_in_context(self._span))
+        if self._span is not _current.get():
+            self._token = _current.set(self._span)
         return self._span
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if self._token is None:
             return
-        otel_context.detach(self._token)
+        _current.reset(self._token)
         if error is not None:
             fail(self._span, error)
         self._span.end()
@@ -132,7 +133,7 @@ def start(
     attributes: Attributes | None = None,
 ) -> Span:
     """Like `span`, but not made the current one, for work that overlaps other work. The caller ends it."""
-    current = trace.get_current_span()
+    current = _current.get()
     if parent is None:
         above = current.get_span_context()
     else:
@@ -159,14 +160,14 @@ def fail(span: Span, error: BaseException) -> None:
 
 def note_tenant(tenant: UUID) -> None:
     """Says on the current span whose call it is, where it is recorded: an id, and no personal data."""
-    span = trace.get_current_span()
+    span = _current.get()
     if span.is_recording():
         span.set_attribute("rapport.tenant", str(tenant))
 
 
 def traceparent(span: Span | None = None) -> str:
     """The W3C traceparent of ``span``, or of the current span; empty outside of any."""
-    found = (span or trace.get_current_span()).get_span_context()
+    found = (span or _current.get()).get_span_context()
     if not found.is_valid:
         return ""
     return f"00-{found.trace_id:032x}-{found.span_id:016x}-{found.trace_flags:02x}"
@@ -174,7 +175,7 @@ def traceparent(span: Span | None = None) -> str:
 
 def trace_id() -> str:
     """The current trace's id, 32 hexadecimal digits; empty outside of any span."""
-    found = trace.get_current_span().get_span_context()
+    found = _current.get().get_span_context()
     return f"{found.trace_id:032x}" if found.is_valid else ""
 
 
@@ -228,7 +229,7 @@ def sql_attributes(name: str) -> Attributes:
 
 def recording() -> bool:
     """Whether what happens now is being recorded."""
-    return trace.get_current_span().is_recording()
+    return _current.get().is_recording()
 
 
 # ---- logs --------------------------------------------------------------------------------------------------

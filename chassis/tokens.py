@@ -13,7 +13,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
-from uuid import UUID
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -21,6 +20,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
 
+from chassis import ids
 from chassis.access import Access
 from chassis.context import Caller
 from chassis.errors import Denied, Reason, Unauthenticated
@@ -267,13 +267,13 @@ class Verifier:
             if not isinstance(claims["scopes"], list):
                 raise TypeError("scopes are a list")
             caller = Caller(
-                tenant=UUID(claims["tenant"]),
+                tenant=ids.uuid(claims["tenant"]),
                 principal=str(claims["sub"]),
                 scopes=frozenset(map(str, claims["scopes"])),
                 issuer=str(claims["iss"]),
                 act=str(claims.get("act", "")),
                 credential=str(claims.get("cred", "")),
-                cause=UUID(claims["cause"]) if "cause" in claims else None,
+                cause=ids.uuid(claims["cause"]) if "cause" in claims else None,
             )
             access = str(claims.get("access", ""))
             if not access and "access" in claims:
@@ -339,7 +339,7 @@ class Sealer:
             raise ValueError("forged, damaged or another's") from error
 
     def _mac(self, body: bytes) -> bytes:
-        return _letter_first(hmac.new(self._mac_key, body, hashlib.sha256).digest()[:16])
+        return _letter_first(hmac.digest(self._mac_key, body, "sha256")[:16])
 
 
 def _letter_first(raw: bytes) -> bytes:

@@ -11,6 +11,8 @@ from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
+import msgspec
+
 from chassis import context
 from chassis.errors import Invalid, Reason, invalid
 from chassis.tokens import Sealer
@@ -30,8 +32,7 @@ class Page:
 
     def next_token(self, place: Sequence[Any]) -> str:
         """The token of the page that begins after the row at ``place``."""
-        body = json.dumps([self._digest, [_write(each) for each in place]], separators=(",", ":"))
-        return self._sealer.sign(body.encode())
+        return self._sealer.sign(msgspec.json.encode([self._digest, [_write(each) for each in place]]))
 
 
 def page_of(sealer: Sealer, page_size: int, page_token: str, query: Sequence[object]) -> Page:
