@@ -318,8 +318,8 @@ class Work(View):
 
     async def _index(self, changes: list[_Change]) -> dict[str, Arrays]:
         """What the changes mean for text search, by the kind of the part that writes it."""
-        gone, new = term_rows((first.before, last.after) for first, last in _ends(changes))
-        found = {"gone_terms": gone, "terms": new, "spellings": await spelling_rows(self, new)}
+        found = term_rows((first.before, last.after) for first, last in _ends(changes))
+        found["spellings"] = await spelling_rows(self, found["first_terms"], found["terms"])
         return {kind: arrays for kind, arrays in found.items() if arrays}
 
     async def _write_together(self, changes: list[_Change], index: dict[str, Arrays], **others: list[_Row]) -> None:

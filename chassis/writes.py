@@ -43,7 +43,7 @@ MAX_KEYS: Final = 8
 _KEY: Final = ("resource", "kind", "value", "id")
 
 # Parts whose rows come as arrays, one a column: their statement is the same for any number of rows.
-ARRAYS: Final = frozenset({"terms", "gone_terms", "spellings"})
+ARRAYS: Final = frozenset({"first_terms", "terms", "gone_terms", "spellings"})
 
 # What a part does: insert or update a resource's row or see that it is the same, insert or delete so many natural keys,
 # insert so many ledger rows, or keep the answer for a repeated call.
@@ -151,6 +151,8 @@ def _of_arrays(schema: Schema, number: int, kind: str) -> Any:
     made = postgresql.insert(table).from_select(
         ["tenant_id", *columns], select(bindparam("tenant", type_=Uuid()), *(rows.c[name] for name in columns))
     )
+    if kind == "first_terms":
+        return made
     if kind == "spellings":
         return made.on_conflict_do_nothing()
     return made.on_conflict_do_update(index_elements=["tenant_id", *keys], set_={"owner_id": made.excluded.owner_id})

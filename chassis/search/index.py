@@ -47,9 +47,12 @@ class _Known(set[tuple[UUID, str]]):
 _known: Final = _Known()
 
 
-def term_rows(ends: Iterable[End]) -> tuple[Arrays, Arrays]:
-    """The terms that go and those that come, or come to another owner."""
+def term_rows(ends: Iterable[End]) -> dict[str, Arrays]:
+    """The terms that go, those of new records, and those that come or come to another owner, by the kind of the part
+    that writes them. Those of new records cannot be there already, and need not be looked for.
+    """
     gone: list[tuple[Any, ...]] = []
+    first: list[tuple[Any, ...]] = []
     new: list[tuple[Any, ...]] = []
     for before, after in ends:
         owner = owner_of(after)
@@ -60,8 +63,14 @@ def term_rows(ends: Iterable[End]) -> tuple[Arrays, Arrays]:
         has = terms(after)
         prefix, uuid = ids.decode(after.id)  # type: ignore[attr-defined]
         gone += [(prefix, each, uuid) for each in had - has]
-        new += [(prefix, each, uuid, owner) for each in (has if moved else has - had)]
-    return arrays(("resource", "term", "id"), gone), arrays(("resource", "term", "id", "owner_id"), new)
+        come = first if before is None else new
+        come += [(prefix, each, uuid, owner) for each in (has if moved else has - had)]
+    columns = ("resource", "term", "id", "owner_id")
+    return {
+        "gone_terms": arrays(columns[:3], gone),
+        "first_terms": arrays(columns, first),
+        "terms": arrays(columns, new),
+    }
 
 
 def owner_of(record: Any) -> UUID | None:
@@ -70,7 +79,7 @@ def owner_of(record: Any) -> UUID | None:
     return ids.decode(text)[1] if text else None
 
 
-async def spelling_rows(tx: Tx, new: Arrays) -> Arrays:
+async def spelling_rows(tx: Tx, *come: Arrays) -> Arrays:
     """The spellings of the words among these terms that the tenant has not had yet.
 
     A word is looked up once by each process. Two that meet it at once both write it, and do not wait for each other.
@@ -79,6 +88,7 @@ async def spelling_rows(tx: Tx, new: Arrays) -> Arrays:
     _known.refresh()
     wanted = {
         word: uuid
+        for new in come
         for word, uuid in zip(new.get("term", ()), new.get("id", ()), strict=True)
         if (tenant, word) not in _known and is_spelled(word)
     }
