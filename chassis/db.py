@@ -44,6 +44,7 @@ Time: Final = DateTime(timezone=True)
 STATEMENT_LIMIT_MS: Final = 5_000
 # How long a reading of the database's clock is carried on; clocks of one kind part by microseconds meanwhile.
 _CLOCK_LIFE_S: Final = 1.0
+_CLOCK: Final = "SELECT clock_timestamp()"
 _NAMING: Final = {
     "ix": "%(table_name)s_%(column_0_N_name)s_ix",
     "uq": "%(table_name)s_%(column_0_N_name)s_uq",
@@ -355,7 +356,7 @@ class Tx:
     async def now(self) -> datetime:
         """The database's clock, read once: the commit time of what this transaction makes."""
         if self._now is None:
-            self._now = self._clock.now() or await self._clock.read(await self._session.open())
+            self._now = self._clock.now() or await self._clock.read(self._session)
         return self._now
 
     def gather(self, write: Write[T], item: T) -> None:
@@ -386,15 +387,21 @@ class Clock:
     def __init__(self) -> None:
         self._read: datetime | None = None
         self._at = 0.0
+        self._reading = asyncio.Lock()
 
     def now(self) -> datetime | None:
         """The time, or None where the last reading is too old."""
         passed = time.monotonic() - self._at
         return self._read + timedelta(seconds=passed) if self._read is not None and passed < _CLOCK_LIFE_S else None
 
-    async def read(self, connection: Connection) -> datetime:
-        """The time as the database has it now."""
-        found: datetime = await connection.driver.fetchval("SELECT clock_timestamp()")
+    async def read(self, session: _Session) -> datetime:
+        """The time as the database has it now; without a transaction one reading serves all who ask meanwhile."""
+        if session.connection is not None:
+            return self._took(await session.connection.driver.fetchval(_CLOCK))
+        async with self._reading:
+            return self.now() or self._took((await session.pool.fetch_alone(_CLOCK, (), again=True))[0][0])
+
+    def _took(self, found: datetime) -> datetime:
         self._read, self._at = found, time.monotonic()
         return found
 
