@@ -95,6 +95,8 @@ class Schema:
             Column("owner_id", Uuid),
             key=("resource", "term", "id"),
         )
+        # What a record has: whether it has a second word too.
+        Index(None, self.search_terms.c.tenant_id, self.search_terms.c.id, self.search_terms.c.term)
         self.worker["search_terms"] = "SELECT"
         self.worker["search_spellings"] = "SELECT, DELETE"
         # A word by its beginning and by what is left of that without a letter or two; the id is of a record with it.

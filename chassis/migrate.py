@@ -182,6 +182,11 @@ def add_search(connection: Connection, home: str) -> None:
     fill(connection, home)
 
 
+def add_terms_of_records() -> None:
+    """Makes the index by which it is looked up whether a record has a term. For a migration."""
+    op.create_index(op.f("search_terms_tenant_id_id_term_ix"), "search_terms", ["tenant_id", "id", "term"])
+
+
 def add_seals() -> None:
     """Makes the table of seals, the ledger's places for the digests of erased bodies, and the index that a tenant's
     ledger is read by. For a migration.

@@ -17,10 +17,11 @@ from sqlalchemy import (
     Uuid,
     bindparam,
     func,
-    intersect,
     literal,
     literal_column,
+    or_,
     select,
+    true,
     union_all,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -35,6 +36,11 @@ from chassis.work import View
 
 # So many records of a kind, the newest that fit, are compared by what they say and when they changed.
 _CANDIDATES: Final = 300
+# Of words that merely begin so, or were mistyped: the rarest is looked for, each counted up to _COUNTED; the newest
+# _COMPARED records that have it are asked for the others, until _FITTING have them all.
+_COUNTED: Final = 10_000
+_COMPARED: Final = 2_000
+_FITTING: Final = 100
 # With fewer results than so many, words are also taken for mistyped ones.
 _FEW: Final = 5
 # So many words that one may have been meant as are looked for, the nearest of so many that share a spelling.
@@ -130,16 +136,15 @@ def _statement(resource: Resource[Any], shape: tuple[int, ...], fuzzy: bool, own
     for number, count in enumerate(shape):
         if count > 1:
             names = [f"{number}_{place}" for place in range(count)]
-            both = intersect(*(terms.word(name, fuzzy=fuzzy) for name in names)).subquery()
-            beginning = select(both.c.id, literal_column("1").label("tier"))
+            rarest = terms.rarest(names, fuzzy=fuzzy)
             if not fuzzy:
                 # Beginnings of two common words are many; they are gone through where the very words are too few.
                 very = terms.very(names)
-                enough = very.limit(literal_column(str(size))).subquery()
-                few = select(func.count()).select_from(enough).scalar_subquery() < literal_column(str(size))
+                enough = very.limit(_written(size)).subquery()
+                few = select(func.count()).select_from(enough).scalar_subquery() < _written(size)
                 parts.append(_part(very))
-                beginning = beginning.where(few)
-            parts.append(_part(beginning, both.c.id.desc()))
+                rarest = rarest.where(few)
+            parts.append(_part(terms.all_of(names, rarest.subquery(), fuzzy=fuzzy), most=_FITTING))
         elif fuzzy:
             parts.append(_part(terms.of("1", terms.meant(f"{number}_0"))))
         else:
@@ -159,7 +164,7 @@ def _statement(resource: Resource[Any], shape: tuple[int, ...], fuzzy: bool, own
             table.c.update_time.desc(),
             table.c.id.desc(),
         )
-        .limit(literal_column(str(size)))
+        .limit(_written(size))
     )
 
 
@@ -184,12 +189,11 @@ class _Terms:
 
     def beginning(self, name: str) -> list[ColumnElement[bool]]:
         """The terms that begin with a word."""
-        term = self.table.c.term
-        return [term >= bindparam(f"from_{name}", type_=Text()), term < bindparam(f"to_{name}", type_=Text())]
+        return _between(self.table, bindparam(f"from_{name}", type_=Text()), bindparam(f"to_{name}", type_=Text()))
 
     def meant(self, name: str) -> ColumnElement[bool]:
         """The terms that a word may have been meant as."""
-        return self.table.c.term == func.any(bindparam(f"meant_{name}", type_=ARRAY(Text)))
+        return self.table.c.term == func.any(_meant_as(name))
 
     def very(self, names: Sequence[str]) -> Any:
         """The ids of the records that have these very words, the newest first: the index has each word's in order."""
@@ -206,14 +210,86 @@ class _Terms:
             .order_by(first.c.id.desc())
         )
 
-    def word(self, name: str, *, fuzzy: bool) -> Any:
-        """The ids of the records that have a word."""
-        conditions = [self.meant(name)] if fuzzy else self.beginning(name)
-        return self.of("1", *conditions).with_only_columns(self.table.c.id)
+    def rarest(self, names: Sequence[str], *, fuzzy: bool) -> Any:
+        """Which of some words the fewest terms are of, as far as they are counted."""
+        counted = []
+        for place, name in enumerate(names):
+            many = self.of("0", *([self.meant(name)] if fuzzy else self.beginning(name))).limit(_written(_COUNTED))
+            count = select(func.count()).select_from(many.subquery()).scalar_subquery().label("count")
+            counted.append(select(_written(place).label("place"), *_range(name, fuzzy=fuzzy), count))
+        every = union_all(*counted).subquery()
+        return (
+            select(*(column for column in every.c if column.name != "count")).order_by(every.c.count).limit(_written(1))
+        )
+
+    def all_of(self, names: Sequence[str], rarest: Any, *, fuzzy: bool) -> Any:
+        """The ids of the newest records that have a term of the rarest word, as far as they have one of each."""
+        newest = (self._newest_meant(rarest) if fuzzy else self._newest_begun(rarest)).lateral()
+        others = (
+            or_(rarest.c.place == _written(place), self._has(newest.c.id, name, fuzzy=fuzzy))
+            for place, name in enumerate(names)
+        )
+        return (
+            select(newest.c.id, literal_column("1").label("tier"))
+            .select_from(rarest.join(newest, true()))
+            .where(*others)
+            .order_by(newest.c.id.desc())
+        )
+
+    def _newest_begun(self, rarest: Any) -> Any:
+        return self._newest(*_between(self.table, rarest.c.start, rarest.c.stop))
+
+    def _newest_meant(self, rarest: Any) -> Any:
+        """Of each very term the index has the records in order, so no more of them are read than are wanted."""
+        words = func.unnest(rarest.c.meant).table_valued("term").render_derived(name="words")
+        each = self._newest(self.table.c.term == words.c.term).lateral()
+        return (
+            select(each.c.id)
+            .select_from(words.join(each, true()))
+            .order_by(each.c.id.desc())
+            .limit(_written(_COMPARED))
+        )
+
+    def _newest(self, *conditions: ColumnElement[bool]) -> Any:
+        ordered = select(self.table.c.id).where(*self._own(self.table), *conditions).order_by(self.table.c.id.desc())
+        return ordered.limit(_written(_COMPARED))
+
+    def _has(self, record: Any, name: str, *, fuzzy: bool) -> Any:
+        """Whether a record has a term of a word: one look-up, where EXISTS might read all the terms of the word."""
+        kept = self.table.alias()
+        asked = [kept.c.term == func.any(_meant_as(name))] if fuzzy else _between(kept, *_range(name, fuzzy=False))
+        return (
+            select(true())
+            .where(kept.c.tenant_id == bindparam("tenant"), kept.c.id == record, *asked)
+            .limit(_written(1))
+            .scalar_subquery()
+        )
 
 
-def _part(statement: Any, *order: Any) -> Any:
-    limited = (statement.order_by(*order) if order else statement).limit(literal_column(str(_CANDIDATES)))
+def _range(name: str, *, fuzzy: bool) -> list[Any]:
+    """What the terms of a word are told by, as columns."""
+    if fuzzy:
+        return [_meant_as(name).label("meant")]
+    return [
+        bindparam(f"{end}_{name}", type_=Text()).label(column) for end, column in (("from", "start"), ("to", "stop"))
+    ]
+
+
+def _meant_as(name: str) -> Any:
+    return bindparam(f"meant_{name}", type_=ARRAY(Text))
+
+
+def _between(table: Any, start: Any, stop: Any) -> list[ColumnElement[bool]]:
+    return [table.c.term >= start, table.c.term < stop]
+
+
+def _written(number: int) -> Any:
+    """A limit that is written out: with a parameter for it, PostgreSQL plans for a tenth of the table."""
+    return literal_column(str(number))
+
+
+def _part(statement: Any, *order: Any, most: int = _CANDIDATES) -> Any:
+    limited = (statement.order_by(*order) if order else statement).limit(_written(most))
     inner = limited.subquery()
     return select(inner.c.id, inner.c.tier)
 
@@ -243,7 +319,7 @@ def _spelled(table: Table, count: int) -> Executable:
             select(table.c.word)
             .distinct()
             .where(table.c.tenant_id == bindparam("tenant"), shared)
-            .limit(literal_column(str(_LOOKED_AT)))
+            .limit(_written(_LOOKED_AT))
             .subquery()
         )
         parts.append(select(literal_column(str(number)).label("number"), alike.c.word))

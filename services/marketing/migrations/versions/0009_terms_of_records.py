@@ -1,0 +1,12 @@
+"""search terms by record, for searches of several words"""
+
+from chassis.migrate import add_terms_of_records
+
+revision = "0009"
+down_revision = "0008"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    add_terms_of_records()
