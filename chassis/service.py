@@ -23,6 +23,7 @@ from opentelemetry.trace import SpanKind
 from sqlalchemy import Select, Table, bindparam, select
 
 from chassis import context, contract, masks, telemetry
+from chassis.batches import Batches
 from chassis.checks import check, check_required
 from chassis.clients import Channels
 from chassis.context import Call, Caller
@@ -162,7 +163,7 @@ class Server:
     def _bind(self, service: Service) -> list[str]:
         problems, standard = [], None
         if service.resource is not None:
-            standard = Standard(service.resource, service.serves, self.platform.sealer, generated)
+            standard = Batches(service.resource, service.serves, self.platform.sealer, generated)
             standard.create_hook, standard.merge_hook = service.created, service.merged
             service.standard = standard
             self.platform.resources[service.resource.kind.prefix] = service.resource

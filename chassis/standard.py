@@ -1,12 +1,11 @@
-"""The standard and batch methods of a resource (AIP-131 to 135, 164, 231 to 235), from its descriptors alone."""
+"""The standard methods of a resource but writing batches (AIP-131 to 135, 164, 231), from its descriptors alone."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
 from crm.type.v1.common_pb2 import Outcome
@@ -14,7 +13,7 @@ from google.protobuf.message import Message
 from sqlalchemy import bindparam, select
 
 from chassis import context, contract, masks
-from chassis.checks import check, check_required, clear_output_only
+from chassis.checks import clear_output_only
 from chassis.errors import Failure, Invalid, Precondition, Reason, invalid
 from chassis.listing import Listing, joined, named, statement_of
 from chassis.query import page_of
@@ -22,13 +21,10 @@ from chassis.resource import Record, Resource
 from chassis.revert import last_where, revert
 from chassis.rows import moment, timestamp
 from chassis.tokens import Sealer
-from chassis.upsert import Upsert
-from chassis.work import View, Work, check_lock
+from chassis.work import View, Work
 
 Handler = Callable[[Any, Any], Awaitable[Message | bytes]]
 MAX_BATCH: Final = 1_000
-# So many items of a batch are done in one turn of the event loop.
-_TURN: Final = 25
 
 
 class Standard:
@@ -57,17 +53,9 @@ class Standard:
         }
         if method in plain:
             return plain[method]
-        for prefix, handler in (
-            ("BatchGet", self.batch_get),
-            ("BatchCreate", self.batch_create),
-            ("BatchUpdate", self.batch_update),
-            ("BatchDelete", self.batch_delete),
-            ("BatchUpsert", self.batch_upsert),
-            ("List", self.list),
-        ):
-            if method.startswith(prefix):
-                return handler
-        return None
+        if method.startswith("BatchGet"):
+            return self.batch_get
+        return self.list if method.startswith("List") else None
 
     def _response(self, method: contract.Method | None) -> Any:
         assert method is not None
@@ -149,7 +137,7 @@ class Standard:
         """Changes fields of one record."""
         patch = self._resource_in(request)
         if not patch.id:
-            raise _required(f"{self.field}.id")
+            raise required(f"{self.field}.id")
         record = await tx.lock(self.resource, patch.id, patch.etag)
         with self._placed():
             return await self._update(request, record, tx)
@@ -226,7 +214,7 @@ class Standard:
 
     async def batch_get(self, request: Any, tx: View) -> bytes:
         """Reads many records, each with a result of its own."""
-        _check_size(len(request.ids), "ids")
+        check_size(len(request.ids), "ids")
         wanted = masks.wanted(request.read_mask, self.resource.message.DESCRIPTOR)
         found = await tx.get_bodies(self.resource, request.ids)
         field = self._response(tx.method).DESCRIPTOR.fields_by_name["results"]
@@ -240,125 +228,6 @@ class Standard:
             else:
                 results.append(made(status=self.resource.missing(each).status()).SerializeToString())
         return joined(field.number, results)
-
-    async def batch_create(self, request: Any, tx: Work) -> Message:
-        """Makes many records."""
-        items = self._items(request)
-        for item in items:
-            clear_output_only(self._resource_in(item))
-        upsert = Upsert(self.resource, tx)
-        await upsert.claim([self._resource_in(item) for item in items], exclusive_only=True)
-
-        async def one(item: Any, _index: int) -> tuple[Message, int]:
-            check(item)
-            check_required(item)
-            record = self._resource_in(item)
-            self.resource.normalize(record)
-            await upsert.refuse_taken(record)
-            made = await self._create(item, record, tx, claimed=True)
-            upsert.remember_exclusive(made)
-            return made, Outcome.OUTCOME_CREATED
-
-        return await self._each(request, items, tx, one)
-
-    async def batch_update(self, request: Any, tx: Work) -> Message:
-        """Changes many records."""
-        items = self._items(request)
-        records = await tx.lock_many(self.resource, _well_formed(self._resource_in(item).id for item in items))
-
-        async def one(item: Any, _index: int) -> tuple[Message, int]:
-            check(item)
-            patch = self._resource_in(item)
-            if not patch.id:
-                raise _required(f"{self.field}.id")
-            record = _locked(self.resource, records, patch.id)
-            check_lock(record, patch.etag)
-            revision = record.revision
-            made = await self._update(item, record, tx)
-            return made, Outcome.OUTCOME_UPDATED if record.revision > revision else Outcome.OUTCOME_UNCHANGED
-
-        return await self._each(request, items, tx, one)
-
-    async def batch_delete(self, request: Any, tx: Work) -> Message:
-        """Deletes many records softly."""
-        items = self._items(request)
-        records = await tx.lock_many(self.resource, _well_formed(item.id for item in items))
-
-        async def one(item: Any, _index: int) -> tuple[Message, int]:
-            check(item)
-            check_required(item)
-            record = _locked(self.resource, records, item.id)
-            check_lock(record, item.etag)
-            return await self._delete(item, record, tx), Outcome.OUTCOME_DELETED
-
-        return await self._each(request, items, tx, one)
-
-    async def batch_upsert(self, request: Any, tx: Work) -> Message:
-        """Makes or changes many records, found by their natural keys."""
-        items = self._items(request)
-        for item in items:
-            clear_output_only(self._resource_in(item))
-        upsert = Upsert(self.resource, tx)
-        await upsert.claim([self._resource_in(item) for item in items])
-        await upsert.lock_matches()
-
-        async def one(item: Any, _index: int) -> tuple[Message, int]:
-            check(item)
-            # Required fields may be left out of a record that exists; only the record itself must be there.
-            if not item.HasField(self.field):
-                raise _required(self.field)
-            record = self._resource_in(item)
-            self.resource.normalize(record)
-            match = upsert.match(record)
-            occur_time = item.occur_time if item.HasField("occur_time") else None
-            if match is None:
-                made = await self._create(item, record, tx, claimed=True)
-                upsert.remember(made)
-                return made, Outcome.OUTCOME_CREATED
-            check_lock(match, record.etag)
-            revision = match.revision
-            made = await upsert.merge(match, record, list(item.update_mask.paths), occur_time)
-            if self.merge_hook is not None:
-                made = await self.merge_hook(item, match, tx)
-            return made, Outcome.OUTCOME_UPDATED if match.revision > revision else Outcome.OUTCOME_UNCHANGED
-
-        return await self._each(request, items, tx, one)
-
-    def _items(self, request: Any) -> Any:
-        _check_size(len(request.requests), "requests")
-        for index, item in enumerate(request.requests):
-            for name in ("request_id", "validate_only"):
-                if name in item.DESCRIPTOR.fields_by_name and getattr(item, name):
-                    raise invalid(f"requests[{index}].{name}", "it belongs to the whole batch")
-        return request.requests
-
-    async def _each(
-        self,
-        request: Any,
-        items: Iterable[Any],
-        tx: Work,
-        one: Callable[[Any, int], Awaitable[tuple[Message, int]]],
-    ) -> Message:
-        """Does the items one by one. A failing item has its status, or fails the call where it is atomic."""
-        response = self._response(tx.method)
-        for index, item in enumerate(items):
-            if index % _TURN == _TURN - 1:
-                await asyncio.sleep(0)  # a batch is work without waiting: others get their turn in between
-            result = response.results.add()
-            mark = tx.changed
-            try:
-                with self._placed():
-                    record, outcome = await one(item, index)
-            except Failure as failure:
-                tx.forget_since(mark)
-                named = _in_batch(failure, index)
-                if request.atomic:
-                    raise named from failure
-                result.status.CopyFrom(named.status())
-            else:
-                getattr(result, self.field).CopyFrom(record)
-                result.outcome = outcome
-        return response  # type: ignore[no-any-return]
 
 
 def _only(record: Message, wanted: frozenset[str] | None) -> Message:
@@ -374,38 +243,11 @@ def _masked(resource: Resource[Any], body: bytes, wanted: frozenset[str] | None)
     return body if wanted is None else bytes(_only(resource.message.FromString(body), wanted).SerializeToString())
 
 
-def _check_size(count: int, field: str) -> None:
+def check_size(count: int, field: str) -> None:
     if not 1 <= count <= MAX_BATCH:
         message = f"a batch has 1 to {MAX_BATCH} items, not {count}"
         raise invalid(field, message)
 
 
-def _well_formed(ids: Iterable[str]) -> list[str]:
-    """The ids that can be looked up; the others get their error with their item."""
-    from chassis.ids import decode
-
-    found = []
-    for each in ids:
-        try:
-            decode(each)
-        except ValueError:
-            continue
-        found.append(each)
-    return found
-
-
-def _locked(resource: Resource[Any], records: dict[str, Record[Any]], record_id: str) -> Record[Any]:
-    if record_id not in records:
-        raise resource.missing(record_id)
-    return records[record_id]
-
-
-def _required(path: str) -> Invalid:
+def required(path: str) -> Invalid:
     return invalid(path, "it is required", Reason.REASON_FIELD_REQUIRED)
-
-
-def _in_batch(failure: Failure, index: int) -> Failure:
-    """The failure as the batch's caller reads it: with the place of the item."""
-    failure.message = f"requests[{index}]: {failure.message}"
-    failure.violations = [(f"requests[{index}].{path}", text) for path, text in failure.violations]
-    return failure
