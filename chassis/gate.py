@@ -114,7 +114,8 @@ class Gate:
             self._held[tenant] = left
         else:
             del self._held[tenant]
-        self._let_in()
+        if self._waiters:
+            self._let_in()
 
     def _adapt(self, took_s: float) -> None:
         self._took.append(took_s)

@@ -28,6 +28,7 @@ from uuid import UUID, uuid4
 import msgspec
 import structlog
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
@@ -49,6 +50,7 @@ _SCHEDULE_DELAY_MS = 500
 _provider = TracerProvider(sampler=ALWAYS_OFF, resource=Resource.get_empty(), shutdown_on_exit=False)
 _tracer = _provider.get_tracer("rapport")
 # OpenTelemetry's own context is a mapping that is copied for each span; nothing here needs what else it holds.
+_NOTHING = Context()
 _current: ContextVar[Span] = ContextVar("rapport_span", default=trace.INVALID_SPAN)
 
 
@@ -83,12 +85,23 @@ def shutdown() -> None:
     _provider.shutdown()
 
 
-class Scope:
-    """A span that is the current one inside its ``with`` block; see `span`."""
+class span:
+    """A span around a ``with`` block, which gets it. An exception that leaves the block marks it as failed.
+
+    ``parent`` is the traceparent of the span it belongs under, for example from a header; text that is none
+    begins a new trace. Without ``parent`` it belongs under the current span.
+    """
 
     __slots__ = ("_attributes", "_kind", "_name", "_parent", "_span", "_token")
 
-    def __init__(self, name: str, kind: SpanKind, parent: str | None, attributes: Attributes | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        kind: SpanKind = SpanKind.INTERNAL,
+        parent: str | None = None,
+        attributes: Attributes | None = None,
+    ) -> None:
         self._name = name
         self._kind = kind
         self._parent = parent
@@ -110,21 +123,6 @@ class Scope:
         self._span.end()
 
 
-def span(
-    name: str,
-    *,
-    kind: SpanKind = SpanKind.INTERNAL,
-    parent: str | None = None,
-    attributes: Attributes | None = None,
-) -> Scope:
-    """A span around a ``with`` block, which gets it. An exception that leaves the block marks it as failed.
-
-    ``parent`` is the traceparent of the span it belongs under, for example from a header; text that is none
-    begins a new trace. Without ``parent`` it belongs under the current span.
-    """
-    return Scope(name, kind, parent, attributes)
-
-
 def start(
     name: str,
     *,
@@ -143,7 +141,7 @@ def start(
         return current  # the trace is not recorded: everything in it keeps the identity of the span above
     return _tracer.start_span(
         name,
-        context=trace.set_span_in_context(current),
+        context=trace.set_span_in_context(current, _NOTHING),
         kind=kind,
         attributes=attributes,
         record_exception=False,
