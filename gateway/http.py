@@ -167,6 +167,8 @@ async def _answer_whole(
         return
     cycle.keep_alive = cycle.keep_alive and not close
     cycle.response_started = cycle.response_complete = True
+    # The scope holds this function and with it the cycle, which holds the scope: a ring that only the collector frees.
+    cycle.scope["extensions"] = {}
     date = b"".join(b"%s: %s\r\n" % header for header in cycle.default_headers)
     end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
     shown = b"" if cycle.scope["method"] == "HEAD" else body
