@@ -164,6 +164,8 @@ class Plan:
         env = {name: value for name, value in os.environ.items() if name not in OURS_ALONE}
         env["PYTHONPATH"] = f"{CHECKOUT}{os.pathsep}{CHECKOUT / 'gen'}"
         env["PYTHONUNBUFFERED"] = "1"
+        # One heap for all threads of a process: few work at once, and each heap keeps what was freed in it.
+        env.setdefault("MALLOC_ARENA_MAX", "1")
         return env
 
     def platform_env(self) -> dict[str, str]:
@@ -172,7 +174,7 @@ class Plan:
             "RAPPORT_LOG_LEVEL": "INFO",
             "RAPPORT_DRAIN_S": "0.5",
             # What a laptop's cores can keep busy; each connection more is a PostgreSQL process of several megabytes.
-            "RAPPORT_POOL_SIZE": "6",
+            "RAPPORT_POOL_SIZE": "4",
             # Webhooks and identity providers on this machine may be tried.
             "RAPPORT_TRUSTED_HOSTS": "localhost",
             "OTEL_EXPORTER_OTLP_ENDPOINT": self.traces_url,
