@@ -6,6 +6,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from types import ModuleType
 
 from chassis.change import Change
@@ -93,8 +94,13 @@ def reactions_of(module: ModuleType) -> list[Reaction]:
 
 def subject_of(event_type: str, tenant_hex: str) -> str:
     """The subject that carries an event: ``crm.sales.v1.Deal.won`` becomes ``crm.sales.deal.won.<tenant>``."""
+    return f"{_subject(event_type)}.{tenant_hex}"
+
+
+@cache
+def _subject(event_type: str) -> str:
     crm, service, _, resource, verb = event_type.split(".")
-    return f"{crm}.{service}.{_snake(resource)}.{verb}.{tenant_hex}"
+    return f"{crm}.{service}.{_snake(resource)}.{verb}"
 
 
 def filters(reactions: Iterable[Reaction]) -> list[str]:
