@@ -147,8 +147,7 @@ async def _due(platform: Platform, tenant: UUID, proposal: UUID) -> None:
 async def proposals(platform: Platform) -> None:
     """Goes on with accepted proposals that were left half-way, ends those that nobody decided about, for ever."""
     while True:
-        async with platform.db.worker() as connection:
-            due = [(row.tenant_id, row.proposal_id) for row in await connection.rows(_DUE)]
+        due = [(row.tenant_id, row.proposal_id) for row in await platform.db.due(_DUE)]
         for tenant, proposal in due:
             try:
                 with telemetry.span("proposals"):

@@ -40,8 +40,7 @@ class Replays:
 
     async def step(self) -> None:
         """Reads a page for each replay that nobody else is at."""
-        async with self._db.worker() as connection:
-            due = [(row.tenant_id, row.id) for row in await connection.rows(_DUE)]
+        due = [(row.tenant_id, row.id) for row in await self._db.due(_DUE)]
         for tenant, replay in due:
             try:
                 await self._step(tenant, replay)

@@ -61,8 +61,7 @@ class Sender:
 
     async def turn_to_due(self, group: asyncio.TaskGroup) -> None:
         """Begins a turn at every endpoint that is due and that there is room for."""
-        async with self._db.worker() as connection:
-            due = [(row.tenant_id, row.endpoint_id) for row in await connection.rows(queue.DUE)]
+        due = [(row.tenant_id, row.endpoint_id) for row in await self._db.due(queue.DUE)]
         busy_of = Counter(tenant for tenant, _ in self._busy)
         for tenant, endpoint in due:
             if len(self._busy) >= _ENDPOINTS:

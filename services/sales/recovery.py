@@ -46,9 +46,7 @@ async def recovery(platform: Platform) -> None:
 
 
 async def _due_tenants(platform: Platform) -> list[UUID]:
-    async with platform.db.worker() as connection:
-        rows = await connection.rows(_DUE_TENANTS)
-        return [row.tenant_id for row in rows]
+    return [row.tenant_id for row in await platform.db.due(_DUE_TENANTS)]
 
 
 async def _claim(platform: Platform, tenant: UUID) -> list[Conversion]:
