@@ -36,9 +36,11 @@ from chassis.work import View
 
 # So many records of a kind, the newest that fit, are compared by what they say and when they changed.
 _CANDIDATES: Final = 300
-# Of words that merely begin so, or were mistyped: the rarest is looked for, each counted up to _COUNTED; the newest
-# _COMPARED records that have it are asked for the others, until _FITTING have them all.
-_COUNTED: Final = 10_000
+# Of words that merely begin so, or were mistyped: the rarest is looked for, each counted so far; the newest _COMPARED
+# records that have it are asked for the others, until _FITTING have them all. All that begins with the rarest is read,
+# which costs more than counting; of the very terms of mistyped words no more is read than is wanted.
+_BEGUN_COUNTED: Final = 50_000
+_MEANT_COUNTED: Final = 10_000
 _COMPARED: Final = 2_000
 _FITTING: Final = 100
 # With fewer results than so many, words are also taken for mistyped ones.
@@ -214,7 +216,8 @@ class _Terms:
         """Which of some words the fewest terms are of, as far as they are counted."""
         counted = []
         for place, name in enumerate(names):
-            many = self.of("0", *([self.meant(name)] if fuzzy else self.beginning(name))).limit(_written(_COUNTED))
+            terms, most = ([self.meant(name)], _MEANT_COUNTED) if fuzzy else (self.beginning(name), _BEGUN_COUNTED)
+            many = self.of("0", *terms).limit(_written(most))
             count = select(func.count()).select_from(many.subquery()).scalar_subquery().label("count")
             counted.append(select(_written(place).label("place"), *_range(name, fuzzy=fuzzy), count))
         every = union_all(*counted).subquery()
