@@ -35,7 +35,7 @@ from chassis.errors import DeadlineExceeded
 from chassis.query import condition
 from chassis.rows import moment, timestamp
 from chassis.service import Service, saga
-from chassis.sql import Row
+from chassis.sql import Row, written
 
 # A filter that no index serves gets so long for all there is. Then so many rows are looked through at a time.
 _WHOLE_S = 0.5
@@ -196,8 +196,8 @@ def _statement(shape: _Shape) -> Any:
         found = found.where(log.c.time >= time_, place >= tuple_(time_, number))
     found = found.order_by(log.c.time.desc(), log.c.number.desc())
     if shape.part == _FLOOR:
-        return found.offset(literal_column(str(_STRIDE - 1))).limit(literal_column("1"))
-    return found.where(condition(shape.filter, AuditEntry.DESCRIPTOR, log)).limit(literal_column(str(shape.limit)))
+        return found.offset(written(_STRIDE - 1)).limit(written(1))
+    return found.where(condition(shape.filter, AuditEntry.DESCRIPTOR, log)).limit(written(shape.limit))
 
 
 def hiding(name: str, caller: Caller) -> str:

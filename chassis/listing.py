@@ -10,12 +10,13 @@ from uuid import UUID
 
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
-from sqlalchemy import bindparam, func, literal_column, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.sql import Executable
 
 from chassis.context import Fields
 from chassis.query import Order, condition, parse_order
 from chassis.resource import Resource
+from chassis.sql import written
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,7 @@ def statement_of(listing: Listing, _fields: Fields) -> tuple[Executable, Order]:
             for number, (empty, place) in enumerate(zip(listing.resumed, order.columns, strict=True))
         ]
         statement = statement.where(order.after(values))
-    # The limit is written out: with a parameter for it, PostgreSQL plans for a tenth of the table, or anew each time.
-    return statement.order_by(*order.clauses()).limit(literal_column(str(listing.size + 1))), order
+    return statement.order_by(*order.clauses()).limit(written(listing.size + 1)), order
 
 
 def named(after: Sequence[Any] | None, owners: list[UUID] | None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import asyncpg
 import msgspec
 from opentelemetry.trace import SpanKind
-from sqlalchemy import Executable
+from sqlalchemy import ColumnElement, Executable, literal_column
 from sqlalchemy.dialects.postgresql import asyncpg as dialect
 from sqlalchemy.engine import make_url
 from sqlalchemy.sql.dml import Insert
@@ -43,6 +43,12 @@ class Row(asyncpg.Record):  # type: ignore[misc]
             return self[name]
         except KeyError as error:
             raise AttributeError(name) from error
+
+
+def written(number: int) -> ColumnElement[Any]:
+    """A number that stands in a statement's text, as limits do: with a parameter for one, PostgreSQL plans for a tenth
+    of the table, or anew each time."""
+    return literal_column(str(number))
 
 
 class Prepared:

@@ -32,6 +32,7 @@ from chassis.resource import Resource
 from chassis.search.query import Fit, Meant, Query
 from chassis.search.texts import is_searched, opened, title_of
 from chassis.search.words import errors_in, is_spelled, nearest, spellings
+from chassis.sql import written
 from chassis.work import View
 
 # So many records of a kind, the newest that fit, are compared by what they say and when they changed.
@@ -142,8 +143,8 @@ def _statement(resource: Resource[Any], shape: tuple[int, ...], fuzzy: bool, own
             if not fuzzy:
                 # Beginnings of two common words are many; they are gone through where the very words are too few.
                 very = terms.very(names)
-                enough = very.limit(_written(size)).subquery()
-                few = select(func.count()).select_from(enough).scalar_subquery() < _written(size)
+                enough = very.limit(written(size)).subquery()
+                few = select(func.count()).select_from(enough).scalar_subquery() < written(size)
                 parts.append(_part(very))
                 rarest = rarest.where(few)
             parts.append(_part(terms.all_of(names, rarest.subquery(), fuzzy=fuzzy), most=_FITTING))
@@ -166,7 +167,7 @@ def _statement(resource: Resource[Any], shape: tuple[int, ...], fuzzy: bool, own
             table.c.update_time.desc(),
             table.c.id.desc(),
         )
-        .limit(_written(size))
+        .limit(written(size))
     )
 
 
@@ -191,7 +192,7 @@ class _Terms:
 
     def beginning(self, name: str) -> list[ColumnElement[bool]]:
         """The terms that begin with a word."""
-        return _between(self.table, bindparam(f"from_{name}", type_=Text()), bindparam(f"to_{name}", type_=Text()))
+        return _between(self.table, *_range(name, fuzzy=False))
 
     def meant(self, name: str) -> ColumnElement[bool]:
         """The terms that a word may have been meant as."""
@@ -217,19 +218,19 @@ class _Terms:
         counted = []
         for place, name in enumerate(names):
             terms, most = ([self.meant(name)], _MEANT_COUNTED) if fuzzy else (self.beginning(name), _BEGUN_COUNTED)
-            many = self.of("0", *terms).limit(_written(most))
+            many = self.of("0", *terms).limit(written(most))
             count = select(func.count()).select_from(many.subquery()).scalar_subquery().label("count")
-            counted.append(select(_written(place).label("place"), *_range(name, fuzzy=fuzzy), count))
+            counted.append(select(written(place).label("place"), *_range(name, fuzzy=fuzzy), count))
         every = union_all(*counted).subquery()
         return (
-            select(*(column for column in every.c if column.name != "count")).order_by(every.c.count).limit(_written(1))
+            select(*(column for column in every.c if column.name != "count")).order_by(every.c.count).limit(written(1))
         )
 
     def all_of(self, names: Sequence[str], rarest: Any, *, fuzzy: bool) -> Any:
         """The ids of the newest records that have a term of the rarest word, as far as they have one of each."""
         newest = (self._newest_meant(rarest) if fuzzy else self._newest_begun(rarest)).lateral()
         others = (
-            or_(rarest.c.place == _written(place), self._has(newest.c.id, name, fuzzy=fuzzy))
+            or_(rarest.c.place == written(place), self._has(newest.c.id, name, fuzzy=fuzzy))
             for place, name in enumerate(names)
         )
         return (
@@ -247,15 +248,12 @@ class _Terms:
         words = func.unnest(rarest.c.meant).table_valued("term").render_derived(name="words")
         each = self._newest(self.table.c.term == words.c.term).lateral()
         return (
-            select(each.c.id)
-            .select_from(words.join(each, true()))
-            .order_by(each.c.id.desc())
-            .limit(_written(_COMPARED))
+            select(each.c.id).select_from(words.join(each, true())).order_by(each.c.id.desc()).limit(written(_COMPARED))
         )
 
     def _newest(self, *conditions: ColumnElement[bool]) -> Any:
         ordered = select(self.table.c.id).where(*self._own(self.table), *conditions).order_by(self.table.c.id.desc())
-        return ordered.limit(_written(_COMPARED))
+        return ordered.limit(written(_COMPARED))
 
     def _has(self, record: Any, name: str, *, fuzzy: bool) -> Any:
         """Whether a record has a term of a word: one look-up, where EXISTS might read all the terms of the word."""
@@ -264,7 +262,7 @@ class _Terms:
         return (
             select(true())
             .where(kept.c.tenant_id == bindparam("tenant"), kept.c.id == record, *asked)
-            .limit(_written(1))
+            .limit(written(1))
             .scalar_subquery()
         )
 
@@ -286,13 +284,8 @@ def _between(table: Any, start: Any, stop: Any) -> list[ColumnElement[bool]]:
     return [table.c.term >= start, table.c.term < stop]
 
 
-def _written(number: int) -> Any:
-    """A limit that is written out: with a parameter for it, PostgreSQL plans for a tenth of the table."""
-    return literal_column(str(number))
-
-
 def _part(statement: Any, *order: Any, most: int = _CANDIDATES) -> Any:
-    limited = (statement.order_by(*order) if order else statement).limit(_written(most))
+    limited = (statement.order_by(*order) if order else statement).limit(written(most))
     inner = limited.subquery()
     return select(inner.c.id, inner.c.tier)
 
@@ -322,8 +315,8 @@ def _spelled(table: Table, count: int) -> Executable:
             select(table.c.word)
             .distinct()
             .where(table.c.tenant_id == bindparam("tenant"), shared)
-            .limit(_written(_LOOKED_AT))
+            .limit(written(_LOOKED_AT))
             .subquery()
         )
-        parts.append(select(literal_column(str(number)).label("number"), alike.c.word))
+        parts.append(select(written(number).label("number"), alike.c.word))
     return select(union_all(*parts).subquery())
