@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,6 +75,11 @@ class Call:
 
 
 _current: ContextVar[Call | None] = ContextVar("rapport_call", default=None)
+
+
+def new_request_id() -> str:
+    """The name of a call that came without one, 16 hexadecimal digits: a secret of nobody's, so it may cost nothing."""
+    return f"{random.getrandbits(64):016x}"
 
 
 def current() -> Call:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -204,7 +203,7 @@ class Server:
 
         Raises Failure, and nothing else but CancelledError.
         """
-        request_id = metadata.get("rapport-request-id") or f"{random.getrandbits(64):016x}"
+        request_id = metadata.get("rapport-request-id") or context.new_request_id()
         parent = metadata.get("traceparent")
         with telemetry.span(path.lstrip("/"), kind=SpanKind.SERVER, parent=parent, attributes=_SPAN) as span:
             try:

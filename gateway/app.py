@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import random
 import time
 from collections.abc import Mapping
 from functools import lru_cache
@@ -17,7 +16,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from chassis import telemetry
-from chassis.context import Caller
+from chassis.context import Caller, new_request_id
 from chassis.contract import Method, load
 from chassis.errors import DeadlineExceeded, Failure, Internal, Invalid, Reason
 from gateway import errors, guides, openapi, sse
@@ -93,7 +92,7 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request inside its root span."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        request_id = f"{random.getrandbits(64):016x}"
+        request_id = new_request_id()
         PEER.set(of_scope(scope))
         with telemetry.span(scope["method"], kind=SpanKind.SERVER, parent=headers.get("traceparent", "")) as span:
             told: dict[str, str] = {}

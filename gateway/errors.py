@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import Any
 
 import msgspec
 
 from chassis import telemetry
+from chassis.context import new_request_id
 from chassis.errors import DOMAIN, Failure, Internal, Reason
 
 # google/rpc/code.proto, which says the HTTP status of each code; 499 is a client that went away.
@@ -74,7 +74,7 @@ def headers(failure: Failure) -> dict[str, str]:
 
 def internal(error: Exception, request_id: str = "") -> Internal:
     """The failure that stands for a fault of ours, which is logged."""
-    request_id = request_id or secrets.token_hex(8)
+    request_id = request_id or new_request_id()
     log.error("call failed", request_id=request_id, exc_info=error)
     text = "an internal error; the request id finds it in our logs"
     return Internal(Reason.REASON_INTERNAL, text, metadata={"request_id": request_id})

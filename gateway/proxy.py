@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import aclosing
@@ -18,7 +17,7 @@ from opentelemetry.trace import SpanKind
 
 from chassis import context, telemetry
 from chassis.clients import MAX_MESSAGE_BYTES, Channels
-from chassis.context import Call, Caller
+from chassis.context import Call, Caller, new_request_id
 from chassis.contract import Method, load
 from chassis.errors import (
     DETAILS_KEY,
@@ -229,7 +228,7 @@ class _Handlers(grpc.GenericRpcHandler):
             return await self._server.handle(path, request, metadata, call.time_remaining())
         if method is None:
             raise Unimplemented(Reason.REASON_METHOD_UNKNOWN, "there is no such method")
-        request_id = secrets.token_hex(8)
+        request_id = new_request_id()
         caller = await self._entrance.caller(metadata.get("authorization", ""), method, request_id)
         self._limits.spend(caller, len(request), told)
         async with self._admission.gate.enter(caller.tenant, reads=not method.writes):
@@ -247,7 +246,7 @@ class _Handlers(grpc.GenericRpcHandler):
 
         told: dict[str, str] = {}
         with telemetry.span(method.path, kind=SpanKind.SERVER, parent=metadata.get("traceparent", "")):
-            trace_id, request_id = telemetry.trace_id(), secrets.token_hex(8)
+            trace_id, request_id = telemetry.trace_id(), new_request_id()
             try:
                 caller = await recheck()
                 self._limits.spend(caller, len(request), told)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import secrets
 import time
 from dataclasses import replace
 from typing import Final
@@ -13,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import bindparam, func, select, update
 
 from chassis import context, contract, telemetry
-from chassis.context import Call
+from chassis.context import Call, new_request_id
 from chassis.errors import Failure
 from chassis.service import Platform, idempotency_key
 from services.sales.conversions import PATH, THIS_ROW, UNDOING, Conversion, actor, carry_on, conversion_of, restore
@@ -62,7 +61,7 @@ async def _claim(platform: Platform, tenant: UUID) -> list[Conversion]:
 
 async def recover(platform: Platform, tenant: UUID, conversion: Conversion) -> None:
     """Goes on with a conversion as its principal, or takes it back where it was refused."""
-    call = Call(actor(tenant, conversion.principal), PATH, time.monotonic() + _ATTEMPT_S, secrets.token_hex(8))
+    call = Call(actor(tenant, conversion.principal), PATH, time.monotonic() + _ATTEMPT_S, new_request_id())
     with (
         context.enter(call),
         telemetry.span("recover conversion", parent=conversion.trace_context or None) as span,
